@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that fedefm_core raises on purpose, as one tree.
+
+    FedefmError                  catch this to catch them all; the CLI prints it as one sentence
+    ├── ConfigError              a setting is unknown, of the wrong type or out of range
+    ├── FrameError               an image source cannot be read; names the file and the reason
+    │   ├── UnsupportedFormatError   no reader knows this kind of file
+    │   └── FrameLimitError          the file is readable but absurdly large
+    ├── ModelFileError           a model file is missing, damaged, or does not describe itself
+    ├── RuntimeUnavailableError  the inference runtime asked for cannot run on this machine
+    ├── WeightsError             a weights file does not fit: names, shapes, dtypes, finiteness, size
+    ├── OutputError              a result cannot be written, or would overwrite another
+    ├── ParityError              an exported model drifted from the model it came from
+    └── SimulationError          the simulator was asked for something it cannot draw
+
+Messages are sentences for the person who can mend the cause: what was expected, what came, where.
+"""
+
+
+class FedefmError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class ConfigError(FedefmError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class FrameError(FedefmError):
+    """An image source cannot be read."""
+
+
+class UnsupportedFormatError(FrameError):
+    """No reader knows this kind of file."""
+
+
+class FrameLimitError(FrameError):
+    """A file is larger than the configured limits allow."""
+
+
+class ModelFileError(FedefmError):
+    """A model file is missing, damaged, or does not describe itself."""
+
+
+class RuntimeUnavailableError(FedefmError):
+    """An inference runtime cannot run on this machine."""
+
+
+class WeightsError(FedefmError):
+    """A weights file does not fit the network it is loaded into."""
+
+
+class OutputError(FedefmError):
+    """A result cannot be written, or would overwrite another result."""
+
+
+class ParityError(FedefmError):
+    """An exported model gives other results than the model it came from."""
+
+
+class SimulationError(FedefmError):
+    """The simulator was asked for something that it cannot draw."""

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small interface that every inference runtime offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedefm_core.perception.metadata import ModelMetadata
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """The graph's outputs without the batch axis; see ModelMetadata for their meaning.
+
+    label_map: (H, W) uint8. probability: (H, W) uint8. tip_heatmap: (2, H/4, W/4) float32.
+    Arrays may be views into the runtime's buffers: valid until the next call of infer.
+    """
+
+    label_map: npt.NDArray[np.uint8]
+    probability: npt.NDArray[np.uint8]
+    tip_heatmap: npt.NDArray[np.float32]
+
+
+class Runtime(Protocol):
+    """A loaded model, ready to run on one fixed-size image at a time."""
+
+    name: str
+    metadata: ModelMetadata
+
+    def infer(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:
+        """Run the network on image: (H, W) uint8, C-contiguous, of metadata.input_size."""
+        ...
