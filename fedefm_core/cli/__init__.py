@@ -1,1 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The command line: 'fedefm_core VERB'. One module per group of verbs; imports inside the verbs."""
+
+from fedefm_core.cli.main import app, main
+
+__all__ = ["app", "main"]

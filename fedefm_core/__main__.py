@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""python -m fedefm_core."""
+
+from fedefm_core.cli import main
+
+main()

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry point: gathers the verbs and turns deliberate errors into one sentence."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fedefm_core.errors import FedefmError
+
+app = typer.Typer(
+    name="fedefm_core",
+    help="Guidewire and catheter perception in X-ray: simulate, train, export, predict, evaluate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; exit 1 with a sentence on stderr when something was wrong."""
+    try:
+        app()
+    except FedefmError as error:
+        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("Interrupted.", err=True)
+        sys.exit(130)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""wirenet: our real-time network. Pixel-unshuffle stem, dense 3x3 residual blocks, sum skips.
+
+Built from what every inference engine runs fast in int8: 3x3 convolutions with batch norm and
+ReLU, nearest upsampling, sums. Nothing runs at full resolution but the reshaping of the head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedefm_core.config import Settings
+
+STRIDE = 4  # of the stem and the head
+
+
+class WirenetSettings(Settings):
+    """channels: one entry a level, at strides 4, 8, 16, 32. blocks: residual blocks a level."""
+
+    channels: tuple[int, ...] = (32, 64, 96, 160)
+    blocks: int = 2
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm; (B, C, H, W) to the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.first_norm(self.first(x)))
+        return functional.relu(x + self.second_norm(self.second(y)))
+
+
+class Wirenet(nn.Module):
+    """(B, 1, H, W) normalised grey image, H and W multiples of 32, to class and tip logits.
+
+    Returns (class_logits, tip_logits): (B, 3, H, W) and (B, 2, H/4, W/4).
+    """
+
+    def __init__(self, settings: WirenetSettings | None = None) -> None:
+        super().__init__()
+        settings = settings or WirenetSettings()
+        channels = settings.channels
+        self.stem = nn.Sequential(nn.PixelUnshuffle(STRIDE), _conv_norm(STRIDE**2, channels[0]))
+        self.down = nn.ModuleList(
+            _conv_norm(a, b, stride=2) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.encoder = nn.ModuleList(
+            nn.Sequential(*(ResidualBlock(c) for _ in range(settings.blocks))) for c in channels
+        )
+        self.up = nn.ModuleList(
+            nn.Conv2d(b, a, 1) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.decoder = nn.ModuleList(ResidualBlock(c) for c in channels[:-1])
+        self.class_head = nn.Conv2d(channels[0], 3 * STRIDE**2, 3, padding=1)
+        self.tip_head = nn.Sequential(
+            ResidualBlock(channels[0]), nn.Conv2d(channels[0], 2, 3, padding=1)
+        )
+        nn.init.constant_(self.tip_head[1].bias, -4.0)  # tips are rare: start at 2 % everywhere
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.encoder[0](self.stem(x))
+        skips = [x]
+        for down, encoder in zip(self.down, self.encoder[1:], strict=True):
+            x = encoder(down(x))
+            skips.append(x)
+        for up, decoder, skip in reversed(
+            list(zip(self.up, self.decoder, skips[:-1], strict=True))
+        ):
+            x = decoder(skip + functional.interpolate(up(x), scale_factor=2.0))
+        return functional.pixel_shuffle(self.class_head(x), STRIDE), self.tip_head(x)
+
+
+def _conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Per-image zero mean and unit variance; (B, 1, H, W), any dtype, to float32."""
+    x = image.float()
+    mean = x.mean(dim=(1, 2, 3), keepdim=True)
+    variance = (x - mean).square().mean(dim=(1, 2, 3), keepdim=True)
+    return (x - mean) * torch.rsqrt(variance + 1.0)  # + 1 grey level²: a blank image stays blank

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the simulator knows of a frame that it drew: exact, sub-pixel.
+
+Pixel (x, y) has its centre at integer coordinates; x grows right, y grows down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedefm_core.frames.frame import Frame
+
+KINDS = ("human", "animal", "phantom", "simulation")
+
+
+@dataclass(frozen=True)
+class InstrumentTruth:
+    """One instrument of a simulated frame.
+
+    kind: 'catheter' or 'guidewire'. centerline_px: (N, 2) float64 x, y, the visible part, from
+    where it enters the view (image border, or the mouth of its catheter) to its tip; dense, at
+    most 1 px between points. tip_px: (2,) or None when the tip is outside the image.
+    heading_rad: atan2(dy, dx) of advance at the tip, None without a tip. width_px: physical width.
+    """
+
+    kind: str
+    centerline_px: npt.NDArray[np.float64]
+    tip_px: npt.NDArray[np.float64] | None
+    heading_rad: float | None
+    width_px: float
+
+
+@dataclass(frozen=True)
+class SimulatedFrame:
+    """A frame with its truth.
+
+    frame.pixels: (H, W) uint8 or uint16. label_map: (H, W) uint8, 0 background, 1 catheter,
+    2 guidewire: the physical outline of each instrument, never narrower than 3 px at 512 x 512.
+    """
+
+    frame: Frame
+    label_map: npt.NDArray[np.uint8]
+    instruments: tuple[InstrumentTruth, ...]
+    kind: str
