@@ -1,1 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Networks by name, and the way from a weights file back to the network that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fedefm_core.config import parse_settings
+from fedefm_core.errors import ConfigError
+from fedefm_core.networks.weights import load_weights, read_weights_header, save_weights
+from fedefm_core.networks.wirenet import Wirenet, WirenetSettings
+
+__all__ = [
+    "ARCHITECTURES",
+    "build_network",
+    "load_network",
+    "load_weights",
+    "read_weights_header",
+    "save_weights",
+]
+
+
+def _wirenet(settings: Mapping[str, Any]) -> nn.Module:
+    return Wirenet(parse_settings(WirenetSettings, settings, where="the settings of wirenet"))
+
+
+ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {"wirenet": _wirenet}
+
+
+def build_network(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
+    """Build a network with fresh weights. Raises ConfigError for an unknown name or setting."""
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ConfigError(f"'{architecture}' is no known architecture; there is: {known}")
+    return ARCHITECTURES[architecture](settings)
+
+
+def load_network(path: Path) -> nn.Module:
+    """Rebuild the network that the weights file at path belongs to, in evaluation mode.
+
+    Raises WeightsError or ConfigError when the file is damaged or names an unknown network.
+    """
+    header = read_weights_header(path)
+    network = build_network(header["architecture"], header["settings"])
+    load_weights(network, path)
+    return network.eval()
