@@ -26,7 +26,11 @@ class ConfigError(FedefmError):
 
 
 class FrameError(FedefmError):
-    """An image source cannot be read."""
+    """An image source cannot be read; reason is a short slug that counts failures by kind."""
+
+    def __init__(self, message: str, reason: str = "unreadable") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class UnsupportedFormatError(FrameError):

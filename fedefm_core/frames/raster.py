@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PNG, JPEG, BMP and TIFF -> grey frames. Colour becomes luma, alpha and EXIF rotation are ignored.
+
+Masks and labels are drawn on the pixels as they are stored, so a rotation flag must not move them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fedefm_core.errors import FrameError
+from fedefm_core.frames.limits import DEFAULT_LIMITS, FrameLimits, check_frame_size
+
+_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+# JPEG start-of-frame markers: all of 0xC0 to 0xCF but DHT, JPG and DAC.
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
+
+
+def still_format(head: bytes | memoryview) -> str | None:
+    """'PNG', 'JPEG' or 'BMP' by the first bytes of a file, else None."""
+    head = bytes(head[:8])
+    if head == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if head[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    return "BMP" if head[:2] == b"BM" else None
+
+
+def decode_still(
+    data: bytes | memoryview,
+    formats: Sequence[str] = ("PNG", "JPEG", "BMP"),
+    limits: FrameLimits = DEFAULT_LIMITS,
+) -> npt.NDArray[Any]:
+    """Return the (H, W) uint8 or uint16 grey image in data.
+
+    The declared size is checked before anything is decompressed. Raises FrameError.
+    """
+    kind = still_format(data)
+    if kind is None or kind not in formats:
+        raise FrameError(
+            f"the image must be {' or '.join(formats)} (its first bytes are not)",
+            reason="unknown_encoding" if len(data) else "zero_size",
+        )
+    width, height = declared_size(data, kind)
+    check_frame_size(width, height, limits)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _GREY)
+    except cv2.error as error:
+        raise FrameError(f"the {kind} data is damaged: {error.err}") from error
+    if pixels is None or pixels.shape != (height, width):
+        raise FrameError(f"the {kind} data is damaged or truncated", reason="short_data")
+    return pixels
+
+
+def declared_size(data: bytes | memoryview, kind: str) -> tuple[int, int]:
+    """Return (width, height) that the header of a PNG, JPEG or BMP declares."""
+    try:
+        if kind == "PNG":
+            width, height = struct.unpack_from(">II", data, 16)
+        elif kind == "JPEG":
+            width, height = _jpeg_size(data)
+        elif struct.unpack_from("<I", data, 14)[0] == 12:  # OS/2 header
+            width, height = struct.unpack_from("<HH", data, 18)
+        else:
+            width, height = struct.unpack_from("<ii", data, 18)
+    except struct.error as error:
+        raise FrameError(f"the {kind} header is truncated", reason="short_data") from error
+    return int(width), abs(int(height))  # a BMP stored top-down has a negative height
+
+
+def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
+    position = 2
+    while True:
+        prefix, marker = struct.unpack_from(">BB", data, position)
+        if prefix != 0xFF:
+            raise FrameError("the JPEG header is damaged: a marker is missing")
+        if marker == 0xFF or marker in _JPEG_BARE:
+            position += 1 if marker == 0xFF else 2
+            continue
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return width, height
+        position += 2 + struct.unpack_from(">H", data, position + 2)[0]
