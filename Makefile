@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+# 'make demo' and 'make test' set up .venv on their own; 'make help' lists the rest.
+
+PYTHON ?= python3
+# Input of the demo: empty is the live simulator, else a file or folder of X-ray images.
+SOURCE ?=
+# Parallel test processes; each has a ROS_DOMAIN_ID of its own.
+JOBS ?= 2
+# Training and export of the shipped model.
+MODEL_CONFIG ?= config/train_wirenet.yaml
+MODEL_RUN ?= runs/wirenet
+MODEL_OUT ?= fedefm_core/models
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+EDITABLE := --no-build-isolation -e
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format model clean distclean
+
+help:
+	@echo 'make demo [SOURCE=path]  300 frames through ROS 2 on this machine; results in out/demo'
+	@echo 'make test                linters, types and the quick tests'
+	@echo 'make test-slow           the tests that take long'
+	@echo 'make lint                linters and types only'
+	@echo 'make format              rewrite the sources to the common format'
+	@echo 'make model               train, export and check the shipped model (hours)'
+	@echo 'make clean               remove what was built; distclean also removes $(VENV)'
+
+demo: $(VENV)/.has-demo
+	$(BIN)/python -m fedefm_ros.demo --source "$(SOURCE)" --out out/demo
+
+test: lint
+	$(PYTEST) -n $(JOBS) -m 'not slow'
+
+test-slow: $(VENV)/.has-test
+	$(PYTEST) -m slow
+
+lint: $(VENV)/.has-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.has-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+model: $(VENV)/.has-test
+	$(BIN)/fedefm_core finetune $(MODEL_CONFIG) --out $(MODEL_RUN)
+	$(BIN)/fedefm_core export $(MODEL_RUN) --out $(MODEL_OUT)
+
+# One environment for all: a stamp says which extras it holds, and is older than setup.py or the
+# pins when they changed. The test environment holds all that the demo needs, so it stamps both.
+$(VENV)/.has-demo: setup.py constraints.txt | $(VENV)/.made
+	@echo 'Installing the demo into $(VENV) ...'
+	$(PIP) $(EDITABLE) '.[ros]'
+	@touch $@
+
+$(VENV)/.has-test: setup.py constraints.txt | $(VENV)/.made
+	@echo 'Installing the demo, training and test tools into $(VENV) ...'
+	$(PIP) $(EDITABLE) '.[ros,train,dev]'
+	@touch $(VENV)/.has-demo $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo \
+	  "FedEFM needs Python 3.10 or newer as '$(PYTHON)'; name another with 'make PYTHON=...'." \
+	  >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo \
+	  "The module 'venv' is missing: on Debian and Ubuntu, 'apt install python3-venv'." \
+	  >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) pip setuptools wheel
+	@touch $(VENV)/COLCON_IGNORE $@
+
+clean:
+	rm -rf build install log out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find fedefm_core fedefm_ros launch test -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
