@@ -66,6 +66,14 @@ class Wirenet(nn.Module):
         nn.init.constant_(self.tip_head[1].bias, -4.0)  # tips are rare: start at 2 % everywhere
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        cells, tip_logits = self.cells(x)
+        return functional.pixel_shuffle(cells, STRIDE), tip_logits
+
+    def cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As forward, with the class logits still in their cells: (B, 3 * 16, H/4, W/4).
+
+        An exported graph picks the winning class here, where that is cheap.
+        """
         x = self.encoder[0](self.stem(x))
         skips = [x]
         for down, encoder in zip(self.down, self.encoder[1:], strict=True):
@@ -75,7 +83,7 @@ class Wirenet(nn.Module):
             list(zip(self.up, self.decoder, skips[:-1], strict=True))
         ):
             x = decoder(skip + functional.interpolate(up(x), scale_factor=2.0))
-        return functional.pixel_shuffle(self.class_head(x), STRIDE), self.tip_head(x)
+        return self.class_head(x), self.tip_head(x)
 
 
 def _conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

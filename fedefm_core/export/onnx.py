@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained network to one self-describing ONNX file; the graph contract is ModelMetadata's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedefm_core.errors import ModelFileError, OutputError
+from fedefm_core.networks.wirenet import STRIDE, Wirenet, normalise
+from fedefm_core.perception.metadata import ModelMetadata, attach_metadata, weights_sha256
+from fedefm_core.provenance import git_revision, package_versions
+
+OPSET = 18  # what the exporter writes natively; OpenVINO, ONNX Runtime and TensorRT 10+ read it
+IMAGE = "image"
+OUTPUTS = ("label_map", "probability", "tip_heatmap")
+SIZE_MULTIPLE = 32
+MAX_BYTES = 10_000_000  # a shipped model is package data: small enough to clone and install
+
+
+class Graph(nn.Module):
+    """What the file computes: (1, 1, H, W) uint8 to label map, probability and tip heat map.
+
+    The winning class is found per sub-pixel, before the pixel shuffle moves two small planes
+    instead of three large ones. Plain float sums and comparisons stand for argmax and softmax:
+    engines fuse them into one pass, and TensorRT knows uint8 only as a cast at the graph's ends.
+    """
+
+    def __init__(self, network: Wirenet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        cells, tip_logits = self.network.cells(normalise(image))
+        label, probability = winner(cells)
+        return _plane(label), _plane(255.0 * probability + 0.5), torch.sigmoid(tip_logits)
+
+
+def winner(cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Index and softmax probability of the largest of three classes; the first of equals wins.
+
+    cells: (B, 3 * S, H, W), the S sub-pixels of a class together. Returns two (B, S, H, W).
+    """
+    background, catheter, guidewire = cells.chunk(3, dim=1)
+    rival = torch.maximum(background, catheter)
+    largest = torch.maximum(rival, guidewire)
+    is_guidewire = (guidewire > rival).float()
+    is_catheter = (catheter > background).float()
+    label = 2.0 * is_guidewire + (1.0 - is_guidewire) * is_catheter
+    total = (
+        torch.exp(background - largest)
+        + torch.exp(catheter - largest)
+        + torch.exp(guidewire - largest)
+    )
+    return label, 1.0 / total
+
+
+def to_onnx(network: nn.Module, input_size: tuple[int, int] = (512, 512)) -> onnx.ModelProto:
+    """Trace network, in evaluation mode, into an ONNX graph for one image of input_size.
+
+    Batch norm is folded into the convolutions; initialisers keep the names of the parameters.
+    Raises ModelFileError for a network or a size that the graph contract cannot hold.
+    """
+    if not isinstance(network, Wirenet):
+        raise ModelFileError(f"Only wirenet can be exported (got {type(network).__name__})")
+    if any(side <= 0 or side % SIZE_MULTIPLE for side in input_size):
+        raise ModelFileError(
+            f"The input size must be multiples of {SIZE_MULTIPLE} (got {input_size})"
+        )
+    image = torch.zeros(1, 1, *input_size, dtype=torch.uint8)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            Graph(network).eval(),
+            (image,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[IMAGE],
+            output_names=list(OUTPUTS),
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return _without_traces(model)
+
+
+def save_model(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> ModelMetadata:
+    """Write model with metadata to path; fills in the hash, the versions and the git revision.
+
+    Raises OutputError when path cannot be written or the file would exceed MAX_BYTES.
+    """
+    metadata = replace(
+        metadata,
+        weights_sha256=weights_sha256(model),
+        versions=package_versions(),
+        git_revision=git_revision(),
+    )
+    attach_metadata(model, metadata)
+    onnx.checker.check_model(model)
+    content = model.SerializeToString(deterministic=True)
+    if len(content) > MAX_BYTES:
+        raise OutputError(f"{path} would have {len(content)} bytes; at most {MAX_BYTES} may ship")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"Cannot write the model {path}: {error.strerror}") from error
+    return metadata
+
+
+def export_onnx(
+    network: nn.Module,
+    path: Path,
+    name: str,
+    architecture: str = "wirenet",
+    input_size: tuple[int, int] = (512, 512),
+    training_config_sha256: str = "",
+    data: str = "",
+) -> ModelMetadata:
+    """Export network in float to path. Returns the metadata as written."""
+    metadata = ModelMetadata(
+        name=name,
+        architecture=architecture,
+        precision="fp32",
+        input_size=input_size,
+        weights_sha256="",
+        training_config_sha256=training_config_sha256,
+        data=data,
+    )
+    return save_model(to_onnx(network, input_size), metadata, path)
+
+
+def _plane(cells: Tensor) -> Tensor:
+    """(B, 16, H/4, W/4) to (B, H, W) uint8."""
+    return functional.pixel_shuffle(cells, STRIDE).squeeze(1).to(torch.uint8)
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the exporter's notes: they hold source paths and change from machine to machine."""
+    graph = model.graph
+    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for holder in (graph, model):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    return model
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence notes of the exporter that ask nothing of the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
