@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a node as a process that ends cleanly: exit code 0 on SIGINT and SIGTERM, however often.
+
+The executor spins in a thread of its own while the main thread waits for a signal. Signals are
+ours from before rclpy starts until the process is gone: rclpy's own handlers give the second
+Ctrl-C back to Python, which then ends the process halfway through its shutdown.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, Protocol
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class RunnableNode(Protocol):
+    """An rclpy node that also knows how to let go of its threads, files and timers."""
+
+    def close(self) -> None:
+        """Stop; called once, from the main thread, when no callback runs any more."""
+
+    def destroy_node(self) -> None: ...
+
+    def get_logger(self) -> Any: ...
+
+
+MakeNode = Callable[[threading.Event], RunnableNode]
+
+
+def run_node(make_node: MakeNode, args: Sequence[str] | None = None) -> int:
+    """Make a node, spin it until SIGINT, SIGTERM or its end, and return the exit code.
+
+    Call it from the main thread and hand the result to sys.exit. make_node gets an event; a node
+    that has nothing left to do sets it. args: without the program's name, default sys.argv[1:].
+    An exception in a callback is logged and the node lives on. Exit code 0: ended as asked;
+    1: the node could not be made, the reason is on stderr.
+    """
+    stop = threading.Event()
+    _on_signals(lambda number, frame: stop.set())
+    try:
+        rclpy.init(
+            args=None if args is None else [sys.argv[0], *args],
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        node = make_node(stop)
+    except Exception as error:
+        print(f"The node could not start: {error}", file=sys.stderr)
+        code = 1
+    else:
+        _spin_until(stop, node)
+        code = 0
+    _on_signals(signal.SIG_IGN)
+    rclpy.try_shutdown()
+    _on_signals(signal.SIG_IGN)  # shutting down put back what was there before
+    return code
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in SIGNALS:
+        signal.signal(number, handler)
+
+
+def _spin_until(stop: threading.Event, node: RunnableNode) -> None:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    spinner = threading.Thread(target=_spin, args=(executor, node, stop), name="executor")
+    spinner.start()
+    stop.wait()
+    executor.create_task(lambda: None)  # wakes the executor, which then sees `stop`
+    spinner.join()
+    executor.shutdown()
+    node.close()
+    node.destroy_node()
+
+
+def _spin(executor: SingleThreadedExecutor, node: RunnableNode, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            executor.spin_once()
+        except (ShutdownException, ExternalShutdownException):
+            stop.set()
+        except Exception as error:
+            node.get_logger().error(f"A callback failed and was skipped: {error!r}")
