@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Smooth plane curves as (N, 2) float64 arrays of x, y in pixels, about one pixel a step."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Curve = npt.NDArray[np.float64]
+
+
+def smooth_noise(rng: np.random.Generator, count: int, correlation: float) -> Curve:
+    """(count,) zero-mean, unit-variance Gaussian noise, correlated over correlation samples."""
+    knots = rng.standard_normal((1, int(count / correlation) + 5))
+    grid = np.linspace(1.5, knots.shape[1] - 2.5, count, dtype=np.float32)
+    curve = cv2.remap(
+        knots.astype(np.float32), grid[None], np.zeros_like(grid)[None], cv2.INTER_CUBIC
+    )
+    return curve[0].astype(np.float64) * 1.3  # cubic interpolation lowers the variance to 0.6
+
+
+def integrate_heading(
+    start: npt.ArrayLike, heading_rad: float, curvature: npt.NDArray[np.float64]
+) -> Curve:
+    """Walk one pixel a step from start; curvature[i] is the turn in radians at step i."""
+    theta = heading_rad + np.concatenate([[0.0], np.cumsum(curvature)])
+    steps = np.stack([np.cos(theta), np.sin(theta)], axis=1)
+    points = np.concatenate([[np.zeros(2)], np.cumsum(steps, axis=0)])
+    return np.asarray(start, dtype=np.float64) + points
+
+
+def wandering_path(
+    rng: np.random.Generator,
+    start: npt.ArrayLike,
+    heading_rad: float,
+    length: int,
+    bend_radius: float,
+    correlation: float,
+) -> Curve:
+    """A random smooth path; its turns have a typical radius of bend_radius pixels."""
+    curvature = smooth_noise(rng, max(length, 2), correlation) / bend_radius
+    return integrate_heading(start, heading_rad, curvature)
+
+
+def arc_length(curve: Curve) -> npt.NDArray[np.float64]:
+    """(N,) distance along the curve from its first point."""
+    steps = np.hypot(*np.diff(curve, axis=0).T)
+    return np.concatenate([[0.0], np.cumsum(steps)])
+
+
+def cut(curve: Curve, begin: float, end: float) -> Curve:
+    """The part of the curve between two arc lengths, with exact interpolated end points."""
+    length = arc_length(curve)
+    begin, end = max(begin, 0.0), min(end, float(length[-1]))
+    if end <= begin:
+        return np.empty((0, 2))
+    inner = (length > begin) & (length < end)
+    ends = [[np.interp(s, length, axis) for axis in curve.T] for s in (begin, end)]
+    return np.concatenate([ends[:1], curve[inner], ends[1:]])
+
+
+def inside_prefix(curve: Curve, size: int) -> tuple[Curve, bool]:
+    """The curve up to where it first leaves the image, and whether its end is inside.
+
+    The first point may lie on or outside the border: the prefix starts with the first point
+    inside. The image covers [-0.5, size - 0.5] on both axes.
+    """
+    inside = np.all((curve >= -0.5) & (curve <= size - 0.5), axis=1)
+    if not inside.any():
+        return np.empty((0, 2)), False
+    first = int(np.argmax(inside))
+    outside_after = np.flatnonzero(~inside[first:])
+    last = first + int(outside_after[0]) if len(outside_after) else len(curve)
+    return curve[first:last], last == len(curve)
+
+
+def heading_at_end(curve: Curve, reach: float = 3.0) -> float:
+    """Direction of advance at the last point, over the last reach pixels; atan2(dy, dx)."""
+    total = float(arc_length(curve)[-1])
+    tail = cut(curve, max(total - reach, 0.0), total)
+    dx, dy = tail[-1] - tail[0]
+    return float(np.arctan2(dy, dx))

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenes put together: still frames at random, and the insertion of an instrument over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fedefm_core.errors import SimulationError
+from fedefm_core.frames.frame import Frame, Spacing
+from fedefm_core.simulation.anatomy import background
+from fedefm_core.simulation.console import add_console, exposed_field
+from fedefm_core.simulation.detector import Detector, display, expose, quantise, random_detector
+from fedefm_core.simulation.instruments import (
+    Design,
+    draw_instruments,
+    label_instruments,
+    random_designs,
+    truth_of,
+)
+from fedefm_core.simulation.settings import SimulationSettings
+from fedefm_core.simulation.truth import KINDS, SimulatedFrame
+
+Rng = np.random.Generator
+Image = npt.NDArray[np.float32]
+_BREATHING_MARGIN = 16  # pixels of a 512-pixel image that the anatomy may move
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything about one view that does not change from frame to frame."""
+
+    kind: str
+    size: int
+    bit_depth: int
+    inverted: bool
+    anatomy: Image
+    field: Image | None
+    detector: Detector
+    console_seed: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of this image for each pixel of a 512-pixel one."""
+        return self.size / 512
+
+
+def simulate_frame(
+    seed: int,
+    index: int,
+    settings: SimulationSettings | None = None,
+    kind: str | None = None,
+) -> SimulatedFrame:
+    """One random frame with its truth; equal (seed, index, settings, kind) give equal bytes.
+
+    kind: one of KINDS, or None to draw it by settings.kind_weights.
+    Raises SimulationError when kind is unknown.
+    """
+    settings = settings or SimulationSettings()
+    rng = np.random.default_rng([seed, index])
+    scene = random_scene(rng, settings, kind)
+    designs = random_designs(rng, settings.size, scene.scale, settings.empty_fraction)
+    return render(scene, designs, rng, index=index, source=f"simulation seed {seed}")
+
+
+def simulate_sequence(
+    seed: int,
+    length: int,
+    settings: SimulationSettings | None = None,
+    kind: str | None = None,
+    frame_rate_hz: float = 30.0,
+) -> Iterator[SimulatedFrame]:
+    """An insertion: instruments advance from the border while the patient breathes.
+
+    Yields length frames, stamped from 0 at frame_rate_hz. Deterministic in all arguments.
+    """
+    settings = settings or SimulationSettings()
+    rng = np.random.default_rng([seed, 2**31])
+    scene = random_scene(rng, settings, kind)
+    designs = _designs_with_tip(rng, settings.size, scene.scale)
+    breathing = rng.uniform(0.2, 0.35), rng.uniform(2, 10) * scene.scale
+    for index in range(length):
+        time = index / frame_rate_hz
+        progress = _progress(index / max(length - 1, 1))
+        moved = _breathe(scene, time, *breathing)
+        frame_rng = np.random.default_rng([seed, 2**31, index])
+        frame = render(moved, [_advance(d, progress) for d in designs], frame_rng, index=index)
+        stamped = replace(
+            frame.frame, stamp_ns=round(time * 1e9), source=f"simulated insertion, seed {seed}"
+        )
+        yield replace(frame, frame=stamped)
+
+
+def random_scene(rng: Rng, settings: SimulationSettings, kind: str | None) -> Scene:
+    """Draw anatomy, detector and console of a view."""
+    if kind is None:
+        kind = _draw_kind(rng, settings)
+    if kind not in KINDS:
+        raise SimulationError(f"'kind' must be one of {', '.join(KINDS)} (got '{kind}')")
+    size, scale = settings.size, settings.size / 512
+    padded = size + 2 * round(_BREATHING_MARGIN * scale)
+    return Scene(
+        kind=kind,
+        size=size,
+        bit_depth=settings.bit_depth,
+        inverted=bool(rng.random() < settings.inverted_fraction),
+        anatomy=background(rng, kind, padded, scale),
+        field=exposed_field(rng, kind, size),
+        detector=random_detector(rng, kind),
+        console_seed=int(rng.integers(2**31)),
+    )
+
+
+def render(
+    scene: Scene, designs: Sequence[Design], rng: Rng, index: int = 0, source: str = ""
+) -> SimulatedFrame:
+    """Expose the scene with the instruments in it; rng draws the noise."""
+    margin = (len(scene.anatomy) - scene.size) // 2
+    attenuation = scene.anatomy[margin : margin + scene.size, margin : margin + scene.size].copy()
+    draw_instruments(attenuation, designs)
+    picture = display(expose(attenuation, scene.detector, rng), scene.detector, scene.field)
+    if scene.inverted:
+        picture = 1.0 - picture
+    if scene.field is not None:
+        picture *= scene.field
+    console_rng = np.random.default_rng(scene.console_seed)
+    pixels = add_console(quantise(picture, scene.bit_depth), scene.kind, console_rng)
+    labels = label_instruments(designs, scene.size, scene.scale)
+    if scene.field is not None:
+        labels[scene.field < 0.5] = 0
+    truths = [truth_of(design, scene.size) for design in designs]
+    spacing = Spacing(imager_pixel_spacing_mm=(0.3 / scene.scale, 0.3 / scene.scale))
+    return SimulatedFrame(
+        frame=Frame(pixels=pixels, spacing=spacing, source=source, index=index),
+        label_map=labels,
+        instruments=tuple(truth for truth in truths if truth is not None),
+        kind=scene.kind,
+    )
+
+
+def _draw_kind(rng: Rng, settings: SimulationSettings) -> str:
+    names = list(settings.kind_weights)
+    weights = np.array([settings.kind_weights[name] for name in names])
+    return str(names[int(rng.choice(len(names), p=weights / weights.sum()))])
+
+
+def _designs_with_tip(rng: Rng, size: int, scale: float) -> list[Design]:
+    """Instruments of which at least one guidewire ends, fully inserted, inside the view."""
+    for _ in range(200):
+        designs = random_designs(rng, size, scale, empty_fraction=0.0)
+        wires = [d for d in designs if d.kind == "guidewire" and d.end > 0.6 * size]
+        if any(t is not None and t.tip_px is not None for t in (truth_of(d, size) for d in wires)):
+            return designs
+    raise SimulationError("No guidewire that ends inside the view was found in 200 drawings.")
+
+
+def _progress(fraction: float) -> float:
+    """Advance, pause, retract a little, advance: 0.3 to 1 of the full insertion."""
+    knots = (0.0, 0.35, 0.45, 0.6, 0.7, 1.0)
+    depths = (0.3, 0.75, 0.75, 0.6, 0.6, 1.0)
+    return float(np.interp(fraction, knots, depths))
+
+
+def _advance(design: Design, progress: float) -> Design:
+    """The instrument inserted to a part of its travel: a guidewire slides out of its catheter."""
+    if design.hidden_until > 0:
+        return replace(
+            design, end=design.hidden_until + progress * (design.end - design.hidden_until)
+        )
+    if design.kind == "guidewire":
+        return replace(design, end=progress * design.end)
+    return design
+
+
+def _breathe(scene: Scene, time: float, rate_hz: float, amplitude: float) -> Scene:
+    shift = amplitude * np.sin(2 * np.pi * rate_hz * time)
+    matrix = np.array([[1, 0, 0.3 * shift], [0, 1, shift]], np.float32)
+    size = len(scene.anatomy)
+    moved = cv2.warpAffine(scene.anatomy, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return replace(scene, anatomy=moved)
