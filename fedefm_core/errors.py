@@ -10,6 +10,7 @@
     ├── RuntimeUnavailableError  the inference runtime asked for cannot run on this machine
     ├── WeightsError             a weights file does not fit: names, shapes, dtypes, finiteness, size
     ├── OutputError              a result cannot be written, or would overwrite another
+    ├── TruthError               a mask or truth file is missing or does not fit its image
     ├── ParityError              an exported model drifted from the model it came from
     └── SimulationError          the simulator was asked for something it cannot draw
 
@@ -55,6 +56,10 @@ class WeightsError(FedefmError):
 
 class OutputError(FedefmError):
     """A result cannot be written, or would overwrite another result."""
+
+
+class TruthError(FedefmError):
+    """A mask or truth file is missing, damaged, or does not fit its image."""
 
 
 class ParityError(FedefmError):
