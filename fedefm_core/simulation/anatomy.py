@@ -8,6 +8,7 @@ Lengths are pixels of a 512-pixel image; 'scale' stretches them to other sizes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -138,7 +139,7 @@ def border_entry(rng: Rng, size: int) -> tuple[npt.NDArray[np.float64], float]:
 def _draw_tapered(canvas: npt.NDArray[np.uint8], path: Curve, begin: float, end: float) -> None:
     pieces = max(2, min(8, len(path) // 12))
     bounds = np.linspace(0, len(path) - 1, pieces + 1).astype(int)
-    for index, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for index, (a, b) in enumerate(pairwise(bounds)):
         width = begin + (end - begin) * (index + 0.5) / pieces
         points = np.round(path[a : b + 1] * 16).astype(np.int32)
         cv2.polylines(canvas, [points], False, 255, max(1, round(width)), cv2.LINE_AA, 4)

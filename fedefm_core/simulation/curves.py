@@ -60,19 +60,19 @@ def cut(curve: Curve, begin: float, end: float) -> Curve:
     return np.concatenate([ends[:1], curve[inner], ends[1:]])
 
 
-def inside_prefix(curve: Curve, size: int) -> tuple[Curve, bool]:
-    """The curve up to where it first leaves the image, and whether its end is inside.
+def visible_stretches(curve: Curve, seen: npt.NDArray[np.bool_]) -> list[tuple[Curve, bool]]:
+    """The parts of the curve that lie on seen pixels, in order; each of two points or more.
 
-    The first point may lie on or outside the border: the prefix starts with the first point
-    inside. The image covers [-0.5, size - 0.5] on both axes.
+    seen: (H, W), True where the image shows what is in the beam. The flag says whether the
+    part holds the curve's own end, or was cut before it.
     """
-    inside = np.all((curve >= -0.5) & (curve <= size - 0.5), axis=1)
-    if not inside.any():
-        return np.empty((0, 2)), False
-    first = int(np.argmax(inside))
-    outside_after = np.flatnonzero(~inside[first:])
-    last = first + int(outside_after[0]) if len(outside_after) else len(curve)
-    return curve[first:last], last == len(curve)
+    columns, rows = np.rint(curve).astype(int).T
+    height, width = seen.shape
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    inside[inside] = seen[rows[inside], columns[inside]]
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8)))
+    bounds = edges.reshape(-1, 2)
+    return [(curve[a:b], bool(b == len(curve))) for a, b in bounds if b - a > 1]
 
 
 def heading_at_end(curve: Curve, reach: float = 3.0) -> float:

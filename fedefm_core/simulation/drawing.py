@@ -13,27 +13,43 @@ from fedefm_core.simulation.curves import Curve, arc_length, cut
 
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Layer = tuple[float, float]
+Part = tuple[Curve, Sequence[Layer]]
 SUPERSAMPLING = 4
 _SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
 
 
-def draw_profile(image: Image, curve: Curve, layers: Sequence[tuple[float, float]]) -> None:
-    """Add a ribbon along curve to image, in place, over its bounding box only.
+def draw_profile(image: Image, curve: Curve, layers: Sequence[Layer]) -> None:
+    """Add a ribbon along curve to image, in place: the one-part case of draw_parts."""
+    draw_parts(image, [(curve, layers)])
 
-    layers: (width in pixels, value), widest first; a narrower layer replaces the wider ones under
-    it, so that a cross-section is a staircase from the edge to the axis. Ends are round and
-    reach half the first width beyond the curve's ends.
+
+def draw_parts(image: Image, parts: Sequence[Part]) -> None:
+    """Add one ribbon made of parts to image, in place, over its bounding box only.
+
+    parts: curves, each with its layers: (width in pixels, value >= 0), widest first. A narrower
+    layer replaces the wider ones under it, so that a cross-section is a staircase from the edge
+    to the axis; where parts meet, their caps replace each other and never add up. Ends are
+    round and reach half the layer's width beyond the curve's ends.
     """
-    box = _bounding_box(curve, layers[0][0], image.shape)
+    parts = [(curve, layers) for curve, layers in parts if len(curve)]
+    if not parts:
+        return
+    widest = max(width for _, layers in parts for width, _ in layers)
+    box = _bounding_box(np.concatenate([curve for curve, _ in parts]), widest, image.shape)
     if box is None:
         return
-    peak = max(abs(value) for _, value in layers) or 1.0
+    peak = max(value for _, layers in parts for _, value in layers) or 1.0
     canvas = _canvas(box)
-    for width, value in layers:
-        _polyline(canvas, curve, box, width, round(255 * abs(value) / peak))
-    sign = -1.0 if layers[0][1] < 0 else 1.0
+    below = [0.0] * len(parts)
+    for depth in range(max(len(layers) for _, layers in parts)):
+        for index, (curve, layers) in enumerate(parts):
+            if depth < len(layers):
+                width, value = layers[depth]
+                _polyline(canvas, curve, box, width, 255 * value / peak, below[index])
+                below[index] = 255 * value / peak
     y0, y1, x0, x1 = box
-    image[y0:y1, x0:x1] += _shrink(canvas) * np.float32(sign * peak / 255)
+    image[y0:y1, x0:x1] += _shrink(canvas) * np.float32(peak / 255)
 
 
 def outline(curve: Curve, width: float, shape: tuple[int, ...]) -> Mask:
@@ -81,15 +97,23 @@ def _polyline(
     curve: Curve,
     box: tuple[int, int, int, int],
     width: float,
-    value: int,
+    value: float,
+    below: float = 0.0,
 ) -> None:
+    """Draw a ribbon of exactly that mean width on a canvas that holds below under it.
+
+    OpenCV draws a line of even thickness t as t + 1 samples, and of 1 as one: only odd numbers
+    of samples exist. The next wider one, drawn paler first, makes up for what is between.
+    """
     y0, _, x0, _ = box
     fine = (curve - (x0, y0) + 0.5) * SUPERSAMPLING - 0.5
     points = np.round(fine * (1 << _SHIFT)).astype(np.int32)
-    thickness = max(1, round(width * SUPERSAMPLING))
     if len(points) == 1:
         points = np.repeat(points, 2, axis=0)
-    cv2.polylines(canvas, [points], False, value, thickness, cv2.LINE_8, _SHIFT)
+    pairs, rest = divmod(max(width * SUPERSAMPLING - 1, 0.0), 2)
+    for thickness, share in ((2 * int(pairs) + 2, rest / 2), (max(2 * int(pairs), 1), 1.0)):
+        level = round(below + share * (value - below))
+        cv2.polylines(canvas, [points], False, level, thickness, cv2.LINE_8, _SHIFT)
 
 
 def _shrink(canvas: npt.NDArray[np.uint8]) -> Image:

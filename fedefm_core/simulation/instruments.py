@@ -21,11 +21,11 @@ from fedefm_core.simulation.curves import (
     arc_length,
     cut,
     heading_at_end,
-    inside_prefix,
     integrate_heading,
     smooth_noise,
+    visible_stretches,
 )
-from fedefm_core.simulation.drawing import draw_profile, outline, shorten
+from fedefm_core.simulation.drawing import Mask, draw_parts, draw_profile, outline, shorten
 from fedefm_core.simulation.truth import InstrumentTruth
 
 Rng = np.random.Generator
@@ -207,13 +207,11 @@ def _tube(width: float, wall: float, strength: float) -> Layers:
 def draw_instruments(attenuation: npt.NDArray[np.float32], designs: Sequence[Design]) -> None:
     """Add the instruments' attenuation to the map, in place."""
     for design in designs:
-        axis = cut(design.path, 0.0, design.end)
+        axis = shorten(cut(design.path, 0.0, design.end), design.width / 2)
         tip_at = design.end - design.tip_length
-        shaft = cut(design.path, 0.0, tip_at)
-        if len(shaft) > 1:
-            draw_profile(attenuation, shaft, design.layers)
-        tip = shorten(cut(axis, tip_at, design.end), design.width / 2)
-        draw_profile(attenuation, tip, design.tip_layers)
+        shaft = cut(axis, 0.0, tip_at)
+        tip = cut(axis, tip_at, design.end)
+        draw_parts(attenuation, [(shaft, design.layers), (tip, design.tip_layers)])
         for before_tip, length in design.bands:
             at = design.end - before_tip - length
             band = shorten(cut(axis, at, at + length), design.width / 2, begin=True)
@@ -233,18 +231,19 @@ def label_instruments(designs: Sequence[Design], size: int, scale: float) -> npt
     return labels
 
 
-def truth_of(design: Design, size: int) -> InstrumentTruth | None:
-    """What is visible of the instrument, or None when nothing is."""
+def truth_of(design: Design, seen: Mask) -> list[InstrumentTruth]:
+    """The visible stretches of the instrument, in order; of them only the last can hold the tip.
+
+    seen: (H, W), True where the image shows what is in the beam.
+    """
     axis = cut(design.path, design.hidden_until, design.end)
-    if len(axis) < 2:
-        return None
-    visible, tip_inside = inside_prefix(axis, size)
-    if len(visible) < 2:
-        return None
-    return InstrumentTruth(
-        kind=design.kind,
-        centerline_px=visible,
-        tip_px=visible[-1] if tip_inside else None,
-        heading_rad=heading_at_end(visible) if tip_inside else None,
-        width_px=design.width,
-    )
+    return [
+        InstrumentTruth(
+            kind=design.kind,
+            centerline_px=stretch,
+            tip_px=stretch[-1] if ends else None,
+            heading_rad=heading_at_end(stretch) if ends else None,
+            width_px=design.width,
+        )
+        for stretch, ends in visible_stretches(axis, seen)
+    ]

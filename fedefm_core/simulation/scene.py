@@ -15,6 +15,7 @@ from fedefm_core.frames.frame import Frame, Spacing
 from fedefm_core.simulation.anatomy import background
 from fedefm_core.simulation.console import add_console, exposed_field
 from fedefm_core.simulation.detector import Detector, display, expose, quantise, random_detector
+from fedefm_core.simulation.drawing import Mask
 from fedefm_core.simulation.instruments import (
     Design,
     draw_instruments,
@@ -47,6 +48,13 @@ class Scene:
     def scale(self) -> float:
         """Pixels of this image for each pixel of a 512-pixel one."""
         return self.size / 512
+
+    @property
+    def seen(self) -> Mask:
+        """(size, size) True where X-rays reach the detector: all that truth speaks of."""
+        if self.field is None:
+            return np.ones((self.size, self.size), dtype=bool)
+        return self.field >= 0.5
 
 
 def simulate_frame(
@@ -81,7 +89,7 @@ def simulate_sequence(
     settings = settings or SimulationSettings()
     rng = np.random.default_rng([seed, 2**31])
     scene = random_scene(rng, settings, kind)
-    designs = _designs_with_tip(rng, settings.size, scene.scale)
+    designs = _designs_with_tip(rng, scene)
     breathing = rng.uniform(0.2, 0.35), rng.uniform(2, 10) * scene.scale
     for index in range(length):
         time = index / frame_rate_hz
@@ -130,14 +138,12 @@ def render(
     console_rng = np.random.default_rng(scene.console_seed)
     pixels = add_console(quantise(picture, scene.bit_depth), scene.kind, console_rng)
     labels = label_instruments(designs, scene.size, scene.scale)
-    if scene.field is not None:
-        labels[scene.field < 0.5] = 0
-    truths = [truth_of(design, scene.size) for design in designs]
+    labels[~scene.seen] = 0
     spacing = Spacing(imager_pixel_spacing_mm=(0.3 / scene.scale, 0.3 / scene.scale))
     return SimulatedFrame(
         frame=Frame(pixels=pixels, spacing=spacing, source=source, index=index),
         label_map=labels,
-        instruments=tuple(truth for truth in truths if truth is not None),
+        instruments=tuple(truth for design in designs for truth in truth_of(design, scene.seen)),
         kind=scene.kind,
     )
 
@@ -148,12 +154,12 @@ def _draw_kind(rng: Rng, settings: SimulationSettings) -> str:
     return str(names[int(rng.choice(len(names), p=weights / weights.sum()))])
 
 
-def _designs_with_tip(rng: Rng, size: int, scale: float) -> list[Design]:
+def _designs_with_tip(rng: Rng, scene: Scene) -> list[Design]:
     """Instruments of which at least one guidewire ends, fully inserted, inside the view."""
     for _ in range(200):
-        designs = random_designs(rng, size, scale, empty_fraction=0.0)
-        wires = [d for d in designs if d.kind == "guidewire" and d.end > 0.6 * size]
-        if any(t is not None and t.tip_px is not None for t in (truth_of(d, size) for d in wires)):
+        designs = random_designs(rng, scene.size, scene.scale, empty_fraction=0.0)
+        wires = [d for d in designs if d.kind == "guidewire" and d.end > 0.6 * scene.size]
+        if any(t.tip_px is not None for wire in wires for t in truth_of(wire, scene.seen)):
             return designs
     raise SimulationError("No guidewire that ends inside the view was found in 200 drawings.")
 

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from fedefm_core.config import Settings
 
+Kind = Literal["human", "animal", "phantom", "simulation"]
+
 
 class SimulationSettings(Settings):
     """size: image side in pixels. bit_depth: of the detector. kind_weights: how often each kind
@@ -17,11 +19,8 @@ class SimulationSettings(Settings):
 
     size: int = Field(512, ge=64, le=2048)
     bit_depth: Literal[8, 12, 16] = 8
-    kind_weights: dict[Literal["human", "animal", "phantom", "simulation"], float] = {
-        "human": 0.4,
-        "animal": 0.2,
-        "phantom": 0.25,
-        "simulation": 0.15,
-    }
+    kind_weights: dict[Kind, float] = Field(
+        {"human": 0.4, "animal": 0.2, "phantom": 0.25, "simulation": 0.15}
+    )
     inverted_fraction: float = Field(0.1, ge=0.0, le=1.0)
     empty_fraction: float = Field(0.06, ge=0.0, le=1.0)

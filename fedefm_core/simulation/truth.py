@@ -18,11 +18,13 @@ KINDS = ("human", "animal", "phantom", "simulation")
 
 @dataclass(frozen=True)
 class InstrumentTruth:
-    """One instrument of a simulated frame.
+    """One visible stretch of an instrument in a simulated frame.
 
-    kind: 'catheter' or 'guidewire'. centerline_px: (N, 2) float64 x, y, the visible part, from
-    where it enters the view (image border, or the mouth of its catheter) to its tip; dense, at
-    most 1 px between points. tip_px: (2,) or None when the tip is outside the image.
+    The view is the image less what a collimator or a round field keeps dark; an instrument that
+    leaves the view and comes back gives a stretch each time, and only the last can have a tip.
+    kind: 'catheter' or 'guidewire'. centerline_px: (N >= 2, 2) float64 x, y, from where it enters
+    the view, or leaves the mouth of its catheter, to its tip or to where it leaves the view;
+    dense, at most 1 px between points. tip_px: (2,) or None when the stretch ends without the tip.
     heading_rad: atan2(dy, dx) of advance at the tip, None without a tip. width_px: physical width.
     """
 
