@@ -112,7 +112,7 @@ def _rows(data: BytesLike, height: int, row_bytes: int, step: int) -> npt.NDArra
 
 
 def _samples(rows: npt.NDArray[np.uint8], dtype: str, is_bigendian: bool) -> GreyArray:
-    pixels = rows.view(np.dtype(dtype).newbyteorder(">" if is_bigendian else "<"))
+    pixels: GreyArray = rows.view(np.dtype(dtype).newbyteorder(">" if is_bigendian else "<"))
     swapped = pixels.dtype.itemsize > 1 and is_bigendian != (sys.byteorder == "big")
     if swapped or not pixels.flags.aligned:
         return pixels.astype(np.dtype(dtype))
@@ -130,8 +130,8 @@ def decode_compressed_image(
 ) -> GreyArray:
     """Return the (H, W) grey image of a JPEG or PNG payload, read-only.
 
-    format: as in sensor_msgs/CompressedImage; the payload's own first bytes decide, and format only
-    serves to refuse transports that are not still images. Raises FrameError as decode_image.
+    format: as in sensor_msgs/CompressedImage; the payload's own first bytes decide, and format
+    only serves to refuse transports that are not still images. Raises FrameError as decode_image.
     """
     from fedefm_core.frames.raster import decode_still
 

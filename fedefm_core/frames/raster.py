@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PNG, JPEG, BMP and TIFF -> grey frames. Colour becomes luma, alpha and EXIF rotation are ignored.
+"""PNG, JPEG and BMP -> grey frames. Colour becomes luma, alpha and EXIF rotation are ignored.
 
 Masks and labels are drawn on the pixels as they are stored, so a rotation flag must not move them.
 """
@@ -7,7 +7,8 @@ Masks and labels are drawn on the pixels as they are stored, so a rotation flag 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,12 +16,29 @@ import numpy as np
 import numpy.typing as npt
 
 from fedefm_core.errors import FrameError
+from fedefm_core.frames.clip import Clip
+from fedefm_core.frames.frame import Frame
 from fedefm_core.frames.limits import DEFAULT_LIMITS, FrameLimits, check_frame_size
 
 _GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-# JPEG start-of-frame markers: all of 0xC0 to 0xCF but DHT, JPG and DAC.
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Start-of-frame markers: 0xC0 to 0xCF but DHT, JPG and DAC; 0xF7 is of JPEG-LS.
+_JPEG_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+_HEADER_BYTES = 2**20  # a JPEG's size stands behind its colour profile and thumbnail
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
+
+
+def read_raster(path: Path, limits: FrameLimits = DEFAULT_LIMITS) -> Clip:
+    """Open a PNG, JPEG or BMP: one frame."""
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+    check_frame_size(*declared_size(head, still_format(head) or "BMP"), limits)
+
+    def frames() -> Iterator[Frame]:
+        pixels = decode_still(path.read_bytes(), limits=limits)
+        pixels.flags.writeable = False
+        yield Frame(pixels=pixels, source=str(path))
+
+    return Clip(frames, frame_count=1)
 
 
 def still_format(head: bytes | memoryview) -> str | None:
@@ -65,7 +83,7 @@ def declared_size(data: bytes | memoryview, kind: str) -> tuple[int, int]:
         if kind == "PNG":
             width, height = struct.unpack_from(">II", data, 16)
         elif kind == "JPEG":
-            width, height = _jpeg_size(data)
+            width, height = jpeg_size(data)
         elif struct.unpack_from("<I", data, 14)[0] == 12:  # OS/2 header
             width, height = struct.unpack_from("<HH", data, 18)
         else:
@@ -75,7 +93,8 @@ def declared_size(data: bytes | memoryview, kind: str) -> tuple[int, int]:
     return int(width), abs(int(height))  # a BMP stored top-down has a negative height
 
 
-def _jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
+def jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
+    """Return (width, height) of a JPEG or JPEG-LS codestream; struct.error if it ends early."""
     position = 2
     while True:
         prefix, marker = struct.unpack_from(">BB", data, position)
