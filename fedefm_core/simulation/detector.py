@@ -40,7 +40,7 @@ def random_detector(rng: np.random.Generator, kind: str) -> Detector:
     quiet = {"human": 1.0, "animal": 1.5, "phantom": 4.0, "simulation": 60.0}[kind]
     scatter = {"human": 1.0, "animal": 0.7, "phantom": 0.4, "simulation": 0.0}[kind]
     return Detector(
-        photons=float(np.exp(rng.uniform(np.log(500), np.log(9000)))) * quiet,
+        photons=float(np.exp(rng.uniform(np.log(1200), np.log(12000)))) * quiet,
         scatter_fraction=scatter * rng.uniform(0.2, 1.2),
         glare_fraction=scatter * rng.uniform(0.0, 0.1),
         blur_px=rng.uniform(0.35, 1.1),

@@ -164,7 +164,7 @@ def _guidewire(
 def _catheter(rng: Rng, path: Curve, end: float, pitch_mm: float, scale: float) -> Design:
     width = float(rng.uniform(1.3, 2.8) / pitch_mm)
     wall = rng.uniform(0.12, 0.3)  # of the outer radius
-    strength = float(np.exp(rng.uniform(np.log(0.12), np.log(0.7))))
+    strength = float(np.exp(rng.uniform(np.log(0.2), np.log(0.8))))
     layers = _tube(width, wall, strength)
     bands: tuple[tuple[float, float], ...] = ()
     if rng.random() < 0.35:
