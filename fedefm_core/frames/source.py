@@ -45,7 +45,7 @@ class FrameSource:
             self._clip = _open(path, limits, topic)
             self.frame_rate_hz = self._clip.frame_rate_hz
             self.frame_count = self._clip.frame_count
-        elif not _image_files(path):
+        elif not image_files(path):
             raise FrameError(f"The folder {path} holds no image files")
 
     @property
@@ -62,7 +62,7 @@ class FrameSource:
     def _iterate_folder(self) -> Iterator[Frame]:
         self.skipped.clear()
         found_any = False
-        for path in _image_files(self.path):
+        for path in image_files(self.path):
             try:
                 for frame in _decode(path, _open(path, self.limits, None)):
                     found_any = True
@@ -94,7 +94,7 @@ def _is_plain_folder(path: Path) -> bool:
     return path.is_dir() and not (path / "metadata.yaml").is_file()  # a rosbag2 folder has one
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
     """Files that are images, or look it, in natural order: 2 before 10; hidden files left out."""
     files = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
     return sorted((path for path in files if looks_like_image(path)), key=_natural_key)
