@@ -123,8 +123,8 @@ def vessel_tree(rng: Rng, size: int, scale: float, strength: float) -> Image:
             if thinner > 1.6 * scale:
                 turn = rng.choice([-1, 1]) * rng.uniform(0.3, 1.2)
                 stack.append((path[at], direction + turn, thinner, int(length * 0.6) + 4))
-    soft = cv2.GaussianBlur(canvas, (0, 0), max(1.0, 1.4 * scale)).astype(np.float32)
-    return soft * np.float32(strength / 255)
+    soft = cv2.GaussianBlur(canvas, (0, 0), max(1.0, 1.4 * scale))
+    return np.asarray(soft * np.float32(strength / 255), np.float32)
 
 
 def border_entry(rng: Rng, size: int) -> tuple[npt.NDArray[np.float64], float]:
@@ -149,21 +149,19 @@ def _strokes(image: Image, curves: list[Curve], width: float, value: float, blur
     canvas = np.zeros(image.shape, np.uint8)
     points = [np.round(curve * 16).astype(np.int32) for curve in curves]
     cv2.polylines(canvas, points, False, 255, max(1, round(width)), cv2.LINE_AA, 4)
-    if blur > 0:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), blur)
-    image += canvas * np.float32(value / 255)
+    image += cv2.GaussianBlur(canvas, (0, 0), blur) * np.float32(value / 255)
 
 
 def _soft_ellipses(rng: Rng, size: int, count: int, strength: float) -> Image:
     canvas = np.zeros((128, 128), np.float32)
     for _ in range(count):
-        layer = np.zeros_like(canvas)
+        layer = np.zeros(canvas.shape, np.float32)
         center = tuple(int(v) for v in rng.uniform(-10, 138, 2))
         axes = tuple(int(v) for v in rng.uniform(15, 75, 2))
         cv2.ellipse(layer, center, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
-        layer = cv2.GaussianBlur(layer, (0, 0), float(rng.uniform(0.6, 6)))
-        canvas += layer * np.float32(rng.uniform(-1, 1) * strength)
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_CUBIC)
+        soft = cv2.GaussianBlur(layer, (0, 0), float(rng.uniform(0.6, 6)))
+        canvas += soft * np.float32(rng.uniform(-1, 1) * strength)
+    return np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _add_spine(rng: Rng, image: Image, scale: float, angle: float, period: float) -> None:

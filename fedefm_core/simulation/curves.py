@@ -17,7 +17,7 @@ def smooth_noise(rng: np.random.Generator, count: int, correlation: float) -> Cu
     curve = cv2.remap(
         knots.astype(np.float32), grid[None], np.zeros_like(grid)[None], cv2.INTER_CUBIC
     )
-    return curve[0].astype(np.float64) * 1.3  # cubic interpolation lowers the variance to 0.6
+    return np.asarray(curve[0], np.float64) * 1.3  # cubic interpolation lowers the variance to 0.6
 
 
 def integrate_heading(
@@ -26,8 +26,8 @@ def integrate_heading(
     """Walk one pixel a step from start; curvature[i] is the turn in radians at step i."""
     theta = heading_rad + np.concatenate([[0.0], np.cumsum(curvature)])
     steps = np.stack([np.cos(theta), np.sin(theta)], axis=1)
-    points = np.concatenate([[np.zeros(2)], np.cumsum(steps, axis=0)])
-    return np.asarray(start, dtype=np.float64) + points
+    points: Curve = np.concatenate([[np.zeros(2)], np.cumsum(steps, axis=0)])
+    return points + np.asarray(start, dtype=np.float64)
 
 
 def wandering_path(

@@ -58,18 +58,16 @@ def expose(attenuation: Image, detector: Detector, rng: np.random.Generator) -> 
 
     attenuation: (H, W) line integral of the attenuation coefficient, dimensionless (Beer-Lambert).
     """
-    primary = cv2.exp(-attenuation)
-    if detector.blur_px > 0.2:
-        primary = cv2.GaussianBlur(primary, (0, 0), detector.blur_px)
+    primary = blur(np.asarray(cv2.exp(-attenuation), np.float32), detector.blur_px, least=0.2)
     signal = primary + detector.scatter_fraction * wide_blur(primary, 0.08)
     signal += detector.glare_fraction * wide_blur(primary, 0.3)
-    noise = rng.standard_normal(signal.shape, dtype=np.float32)
+    noise = np.asarray(rng.standard_normal(signal.shape, dtype=np.float32))
     if detector.noise_blur_px > 0.25:
-        noise = cv2.GaussianBlur(noise, (0, 0), detector.noise_blur_px)
-        noise *= 1.0 / max(float(noise.std()), 1e-6)
+        noise = blur(noise, detector.noise_blur_px)
+        noise *= np.float32(1.0 / max(float(noise.std()), 1e-6))
     variance = np.maximum(signal, 1e-4) / detector.photons
     variance += (detector.electronic_noise / detector.photons) ** 2
-    return np.maximum(signal + noise * np.sqrt(variance), 1e-4)
+    return np.asarray(np.maximum(signal + noise * np.sqrt(variance), 1e-4), np.float32)
 
 
 def display(signal: Image, detector: Detector, field: Image | None = None) -> Image:
@@ -84,8 +82,14 @@ def display(signal: Image, detector: Detector, field: Image | None = None) -> Im
     picture = detector.brightness + (logged - float(middle)) * (detector.contrast / spread) * 0.8
     if detector.sharpening > 0:
         picture += detector.sharpening * (picture - cv2.GaussianBlur(picture, (0, 0), 2.0))
-    picture = np.clip(picture, 0.0, 1.0)
-    return cv2.pow(picture, detector.gamma)
+    return np.asarray(cv2.pow(np.clip(picture, 0.0, 1.0), detector.gamma), np.float32)
+
+
+def blur(image: Image, sigma: float, least: float = 0.0) -> Image:
+    """Gaussian blur; a sigma of least or less leaves the image as it is."""
+    if sigma <= least:
+        return image
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
 
 
 def wide_blur(image: Image, relative_sigma: float) -> Image:
@@ -93,7 +97,8 @@ def wide_blur(image: Image, relative_sigma: float) -> Image:
     height, width = image.shape
     small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 64 * relative_sigma, borderType=cv2.BORDER_REPLICATE)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    full = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(full, np.float32)
 
 
 def quantise(picture: Image, bit_depth: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:

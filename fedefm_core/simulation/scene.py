@@ -187,4 +187,4 @@ def _breathe(scene: Scene, time: float, rate_hz: float, amplitude: float) -> Sce
     matrix = np.array([[1, 0, 0.3 * shift], [0, 1, shift]], np.float32)
     size = len(scene.anatomy)
     moved = cv2.warpAffine(scene.anatomy, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    return replace(scene, anatomy=moved)
+    return replace(scene, anatomy=np.asarray(moved, np.float32))

@@ -17,10 +17,10 @@ class SimulationSettings(Settings):
     is drawn when none is named. inverted_fraction: images shown with white instruments.
     empty_fraction: images without any instrument."""
 
-    size: int = Field(512, ge=64, le=2048)
+    size: int = Field(default=512, ge=64, le=2048)
     bit_depth: Literal[8, 12, 16] = 8
     kind_weights: dict[Kind, float] = Field(
-        {"human": 0.4, "animal": 0.2, "phantom": 0.25, "simulation": 0.15}
+        default={"human": 0.4, "animal": 0.2, "phantom": 0.25, "simulation": 0.15}
     )
-    inverted_fraction: float = Field(0.1, ge=0.0, le=1.0)
-    empty_fraction: float = Field(0.06, ge=0.0, le=1.0)
+    inverted_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+    empty_fraction: float = Field(default=0.06, ge=0.0, le=1.0)
