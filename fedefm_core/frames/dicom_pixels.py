@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import cv2
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from pydicom import uid
 
 from fedefm_core.errors import FrameError
-from fedefm_core.frames.raster import jpeg_size
+from fedefm_core.frames.raster import jpeg_size, luma
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -124,11 +123,8 @@ def _interleaved(flat: Array, layout: PixelLayout) -> Array:
 
 
 def _luma(pixels: Array, photometric: str) -> Array:
-    if pixels.ndim == 2:
-        return pixels
-    if photometric == "RGB":
-        return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    return np.ascontiguousarray(pixels[..., 0])
+    is_ybr = pixels.ndim == 3 and photometric != "RGB"
+    return np.ascontiguousarray(pixels[..., 0]) if is_ybr else luma(pixels)
 
 
 def _significant_bits(pixels: Array, layout: PixelLayout, shift: int) -> Array:
@@ -190,7 +186,7 @@ def _decode_rle(data: bytes, layout: PixelLayout) -> Array:
             reason="short_data",
         )
     samples = np.frombuffer(unpacked, dtype, layout.frame_bytes // dtype.itemsize)
-    planes = samples.reshape(layout.samples, layout.rows, layout.columns)
+    planes: Array = samples.reshape(layout.samples, layout.rows, layout.columns)
     if layout.samples == 1:
         return planes[0]
     return _luma(np.moveaxis(planes, 0, -1), layout.photometric)

@@ -24,7 +24,7 @@ class Spacing:
 
 @dataclass(frozen=True)
 class Window:
-    """Display window of DICOM, its function LINEAR (PS3.3 C.11.2.1.2): width values fill the range."""
+    """Display window of DICOM, its function LINEAR (PS3.3 C.11.2.1.2): width values fill it."""
 
     center: float
     width: float

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +20,7 @@ from fedefm_core.errors import FrameError
 from fedefm_core.frames.clip import Clip
 from fedefm_core.frames.frame import Frame
 from fedefm_core.frames.limits import DEFAULT_LIMITS, FrameLimits, check_frame_size
+from fedefm_core.frames.opencv import quiet
 
 _GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 # Start-of-frame markers: 0xC0 to 0xCF but DHT, JPG and DAC; 0xF7 is of JPEG-LS.
@@ -68,13 +70,35 @@ def decode_still(
         )
     width, height = declared_size(data, kind)
     check_frame_size(width, height, limits)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _GREY)
-    except cv2.error as error:
-        raise FrameError(f"the {kind} data is damaged: {error.err}") from error
+    pixels = _decode_png(data) if kind == "PNG" else _decode_with_opencv(data)
     if pixels is None or pixels.shape != (height, width):
         raise FrameError(f"the {kind} data is damaged or truncated", reason="short_data")
     return pixels
+
+
+def _decode_png(data: bytes | memoryview) -> npt.NDArray[Any] | None:
+    # Not with OpenCV, whose libpng writes to stderr what it thinks of a damaged file.
+    try:
+        return luma(imagecodecs.png_decode(data))
+    except (imagecodecs.PngError, ValueError):
+        return None
+
+
+def _decode_with_opencv(data: bytes | memoryview) -> npt.NDArray[Any] | None:
+    try:
+        with quiet():
+            return cv2.imdecode(np.frombuffer(data, np.uint8), _GREY)
+    except cv2.error:
+        return None
+
+
+def luma(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(H, W) or (H, W, C) grey, grey and alpha, RGB or RGBA -> (H, W) grey."""
+    if pixels.ndim == 2:
+        return pixels
+    if pixels.shape[2] < 3:
+        return np.ascontiguousarray(pixels[..., 0])
+    return cv2.cvtColor(np.ascontiguousarray(pixels[..., :3]), cv2.COLOR_RGB2GRAY)
 
 
 def declared_size(data: bytes | memoryview, kind: str) -> tuple[int, int]:
