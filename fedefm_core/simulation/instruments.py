@@ -147,7 +147,7 @@ def _guidewire(
     rng: Rng, path: Curve, end: float, mouth: float, pitch_mm: float, scale: float
 ) -> Design:
     width = max(rng.choice([0.36, 0.46, 0.64, 0.81, 0.89]) / pitch_mm, 1.0)
-    strength = rng.uniform(0.35, 1.0) * (0.25 + 0.75 * min(width / (3 * scale), 1.2))
+    strength = rng.uniform(0.5, 1.1) * (0.25 + 0.75 * min(width / (3 * scale), 1.2))
     coil = strength * rng.uniform(1.0, 2.2)
     return Design(
         kind="guidewire",
