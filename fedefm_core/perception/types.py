@@ -22,7 +22,7 @@ LabelMap = npt.NDArray[np.uint8]
 
 
 class TrackingState(str, Enum):
-    """TRACKING: the tip may be used. LOST: it was, or never was, known; nothing stands in for it."""
+    """TRACKING: a tip given out may be used. LOST: none is known; nothing stands in for it."""
 
     TRACKING = "TRACKING"
     LOST = "LOST"

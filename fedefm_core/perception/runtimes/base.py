@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,10 +27,14 @@ class NetworkOutput:
 
 
 class Runtime(Protocol):
-    """A loaded model, ready to run on one fixed-size image at a time."""
+    """A loaded model, ready to run on one fixed-size image at a time.
+
+    skipped_runtimes: the runtimes that 'auto' preferred but could not use, with the reason.
+    """
 
     name: str
     metadata: ModelMetadata
+    skipped_runtimes: Mapping[str, str]
 
     def infer(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:
         """Run the network on image: (H, W) uint8, C-contiguous, of metadata.input_size."""

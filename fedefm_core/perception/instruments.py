@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network output to instruments: components, skeletons, strokes, centerlines, tips.
+
+All work is done in network pixels, on the part of the network's image that shows the input;
+each finished instrument is then mapped to input pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from fedefm_core.config import Settings
+from fedefm_core.perception.centerline import arc_length, refine
+from fedefm_core.perception.contract import TIP_STRIDE
+from fedefm_core.perception.preprocess import Letterbox
+from fedefm_core.perception.runtimes.base import NetworkOutput
+from fedefm_core.perception.strokes import (
+    End,
+    SkeletonGraph,
+    Stroke,
+    best_pairs,
+    build_graph,
+    link,
+    trace_strokes,
+    turning_rad,
+)
+from fedefm_core.perception.thinning import thin
+from fedefm_core.perception.tips import Surroundings, TipSettings, orient
+from fedefm_core.perception.types import (
+    BACKGROUND,
+    CATHETER,
+    GUIDEWIRE,
+    INSTRUMENT_KINDS,
+    FloatArray,
+    Instrument,
+)
+
+_END_PX = 12  # length over which the direction of a fragment's end is taken
+
+
+class InstrumentSettings(Settings):
+    """What counts as an instrument. Lengths in network pixels.
+
+    Components smaller than min_area_px, larger than max_area_fraction of the view or wider than
+    max_width_px are no instruments, nor are those with more than max_junction_px branching
+    skeleton pixels, nor centerlines shorter than min_length_px. Of each kind the max_components
+    largest are looked at. Fragments of one wire that turn by no more than max_gap_turn_rad are
+    joined across a gap of up to max_gap_px, or max_hidden_gap_px where another instrument covers
+    the gap.
+    """
+
+    min_area_px: int = Field(default=20, ge=1)
+    max_area_fraction: float = Field(default=0.25, gt=0, le=1)
+    max_width_px: float = Field(default=40.0, gt=0)
+    min_length_px: float = Field(default=12.0, ge=2)
+    max_components: int = Field(default=16, ge=1)
+    max_junction_px: int = Field(default=200, ge=1)
+    max_gap_px: float = Field(default=14.0, ge=0)
+    max_hidden_gap_px: float = Field(default=50.0, ge=0)
+    max_gap_turn_rad: float = Field(default=0.6, ge=0)
+    tip: TipSettings = TipSettings()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A centerline (N, 2) in pixels of the view, and the width of its mask."""
+
+    points: FloatArray
+    width: float
+
+
+def find_instruments(
+    output: NetworkOutput, box: Letterbox, settings: InstrumentSettings | None = None
+) -> tuple[Instrument, ...]:
+    """All catheters, then all guidewires, each kind from the most to the least confident."""
+    settings = settings or InstrumentSettings()
+    labels, probability = box.content(output.label_map), box.content(output.probability)
+    lines = [find_lines(labels, label, settings) for label in (CATHETER, GUIDEWIRE)]
+    mouths = {GUIDEWIRE: _mouths(lines[0], settings.tip)}
+    found: list[Instrument] = []
+    for label, kind in enumerate(INSTRUMENT_KINDS, start=1):
+        around = Surroundings(
+            box.content_size,
+            output.tip_heatmap[label - 1],
+            (TIP_STRIDE - 1) / 2 - np.array(box.offset[::-1], np.float64),
+            mouths.get(label, np.empty((0, 3))),
+        )
+        of_kind = [
+            _instrument(kind, line, around, probability, box, settings.tip)
+            for line in lines[label - 1]
+        ]
+        found += sorted(of_kind, key=lambda instrument: -instrument.confidence)
+    return tuple(found)
+
+
+def find_lines(
+    labels: npt.NDArray[np.uint8], label: int, settings: InstrumentSettings
+) -> list[Line]:
+    """Centerlines of one class of a label map (H, W), in no particular direction."""
+    mask = np.equal(labels, label).view(np.uint8)
+    kept = _components(mask, settings)
+    if kept is None:
+        return []
+    mask, components, areas = kept
+    skeleton = thin(mask, round(0.5 * settings.max_width_px))
+    strokes = trace_strokes(_without_tangles(skeleton, components, areas, settings))
+    strokes = _join_fragments(strokes, labels, label, settings)
+    smoothed = mask * np.uint8(255)
+    lines = [Line(refine(stroke, smoothed), stroke.width) for stroke in strokes]
+    return [line for line in lines if arc_length(line.points)[-1] >= settings.min_length_px]
+
+
+def _components(
+    mask: npt.NDArray[np.uint8], settings: InstrumentSettings
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], FloatArray] | None:
+    """The mask of the components worth a look, (H, W) component numbers, and areas by number."""
+    count, components, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(
+        mask, 8, cv2.CV_32S, cv2.CCL_GRANA
+    )
+    areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
+    areas[0] = 0.0
+    fits = (areas >= settings.min_area_px) & (areas <= settings.max_area_fraction * mask.size)
+    largest = np.argsort(-areas, kind="stable")[: settings.max_components]
+    keep = np.zeros(count, np.uint8)
+    keep[largest] = fits[largest]
+    if not keep.any():
+        return None
+    if keep.sum() < count - 1:
+        mask = keep[components]
+    return mask, np.asarray(components, np.int32), areas
+
+
+def _without_tangles(
+    skeleton: npt.NDArray[np.uint8],
+    components: npt.NDArray[np.int32],
+    areas: FloatArray,
+    settings: InstrumentSettings,
+) -> SkeletonGraph:
+    """Graph of the skeleton less the components that are too wide or branched for a wire."""
+    graph = build_graph(skeleton, components, areas)
+    x, y = graph.points.astype(int).T
+    of_pixel = components[y, x]
+    junctions = np.bincount(of_pixel, weights=graph.degree > 2, minlength=len(areas))
+    widths = np.bincount(of_pixel, weights=graph.width, minlength=len(areas)) / np.maximum(
+        np.bincount(of_pixel, minlength=len(areas)), 1
+    )
+    tangled = (junctions > settings.max_junction_px) | (widths > settings.max_width_px)
+    if not tangled.any():
+        return graph
+    skeleton[y[tangled[of_pixel]], x[tangled[of_pixel]]] = 0
+    return build_graph(skeleton, components, areas)
+
+
+def _mouths(catheters: list[Line], settings: TipSettings) -> FloatArray:
+    """(M, 3) x, y, radius around both ends of each catheter, where a guidewire may come out."""
+    rows = [
+        (*end, settings.mouth_px + 0.5 * line.width)
+        for line in catheters
+        for end in (line.points[0], line.points[-1])
+    ]
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def _instrument(
+    kind: str,
+    line: Line,
+    around: Surroundings,
+    probability: npt.NDArray[np.uint8],
+    box: Letterbox,
+    settings: TipSettings,
+) -> Instrument:
+    """Finish one instrument and map it to input pixels."""
+    ordered, tip = orient(line.points, around, settings)
+    mean = _mean_probability(ordered, probability)
+    shift = np.array(box.offset[::-1], np.float64)
+    centerline = box.to_input(ordered + shift)
+    length = float(arc_length(centerline)[-1])
+    if tip is None:
+        return Instrument(kind, centerline, None, None, None, mean, length)
+    direction = np.array([np.cos(tip.heading_rad), np.sin(tip.heading_rad)]) / box.scale
+    return Instrument(
+        kind,
+        centerline,
+        box.to_input(tip.position + shift),
+        float(np.arctan2(direction[1], direction[0])),
+        box.covariance_to_input(tip.covariance),
+        float(np.sqrt(mean * tip.support)),
+        length,
+    )
+
+
+def _mean_probability(line: FloatArray, probability: npt.NDArray[np.uint8]) -> float:
+    """Mean over the line of the winning class's probability, 0 to 1."""
+    height, width = probability.shape
+    x = np.clip(np.rint(line[:, 0]).astype(int), 0, width - 1)
+    y = np.clip(np.rint(line[:, 1]).astype(int), 0, height - 1)
+    return float(probability[y, x].mean() / 255.0)
+
+
+def _join_fragments(
+    strokes: list[Stroke],
+    labels: npt.NDArray[np.uint8],
+    label: int,
+    settings: InstrumentSettings,
+) -> list[Stroke]:
+    """Link the ends of strokes that continue each other across a gap."""
+    open_strokes = [stroke for stroke in strokes if not stroke.closed]
+    if len(open_strokes) < 2:
+        return strokes
+    ends: list[End] = [(i, e) for i in range(len(open_strokes)) for e in (0, 1)]
+    cost = _gap_cost(open_strokes, labels, label, settings)
+    partners = {ends[a]: ends[b] for i, j in best_pairs(cost) for a, b in ((i, j), (j, i))}
+    joined = link([s.points for s in open_strokes], [s.width for s in open_strokes], partners)
+    return [stroke for stroke in strokes if stroke.closed] + joined
+
+
+def _gap_cost(
+    strokes: list[Stroke],
+    labels: npt.NDArray[np.uint8],
+    label: int,
+    settings: InstrumentSettings,
+) -> FloatArray:
+    """(E, E) cost of joining ends, infinite where they do not continue each other."""
+    runs = [run for s in strokes for run in (s.points[::-1], s.points)]
+    positions = np.array([run[-1] for run in runs])
+    directions = np.array([run[-1] - run[-1 - min(_END_PX, len(run) - 1)] for run in runs])
+    directions /= np.maximum(np.hypot(*directions.T), 1e-9)[:, None]
+    gap = np.hypot(*np.moveaxis(positions[None] - positions[:, None], -1, 0))
+    turn = turning_rad(positions, directions)
+    cost = np.where(turn <= settings.max_gap_turn_rad, gap * (1 + turn), np.inf)
+    cost[gap > settings.max_hidden_gap_px] = np.inf
+    owner = np.arange(len(runs)) // 2
+    cost[owner[:, None] == owner[None]] = np.inf
+    for i, j in np.argwhere((gap > settings.max_gap_px) & np.isfinite(cost)):
+        if not _hidden(positions[i], positions[j], labels, label):
+            cost[i, j] = np.inf
+    return np.minimum(cost, cost.T)
+
+
+def _hidden(
+    start: FloatArray, stop: FloatArray, labels: npt.NDArray[np.uint8], label: int
+) -> bool:
+    """Is the straight line between two ends covered by the other instrument?"""
+    line = np.rint(np.linspace(start, stop, 16)[1:-1]).astype(int)
+    between = labels[line[:, 1], line[:, 0]]
+    return bool(np.mean((between != BACKGROUND) & (between != label)) > 0.6)
