@@ -46,11 +46,11 @@ class EvaluationSettings(Settings):
     seed, and the share of resamples inside an interval. All lengths in pixels of the input.
     """
 
-    centerline_tolerance_px: float = Field(3.0, ge=0, le=100)
-    tip_gate_px: float = Field(20.0, gt=0)
-    bootstrap_resamples: int = Field(1000, ge=1, le=100_000)
+    centerline_tolerance_px: float = Field(default=3.0, ge=0, le=100)
+    tip_gate_px: float = Field(default=20.0, gt=0)
+    bootstrap_resamples: int = Field(default=1000, ge=1, le=100_000)
     bootstrap_seed: NonNegativeInt = 0
-    confidence: float = Field(0.95, gt=0, lt=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ def frame_row(score: FrameScore) -> dict[str, Any]:
         region: {name: _number(metric(counts)) for name, metric in REGION_METRICS.items()}
         for region, counts in score.regions.items()
     }
-    tips = score.tips and {kind: _tip_row(match) for kind, match in score.tips.items()}
+    tips = None
+    if score.tips is not None:
+        tips = {kind: _tip_row(match) for kind, match in score.tips.items()}
     return {"name": score.name, "kind": score.kind, "regions": regions, "tips": tips}
 
 

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fedefm_core evaluate: metrics of a model on images with masks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedefm_core.cli.main import app
+
+
+@app.command()
+def evaluate(
+    images: Annotated[Path, typer.Option(help="Images: a folder, or anything predict reads.")],
+    masks: Annotated[Path, typer.Option(help="Folder of STEM.png with values 0, 1 and 2.")],
+    json: Annotated[Path, typer.Option(help="Where to write the report.")],
+    model: Annotated[
+        str | None, typer.Option(help="Path or shipped name; default: the shipped model.")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="auto, openvino, onnxruntime, ...")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="0: the runtime's own choice.")] = 0,
+    truth: Annotated[
+        Path | None, typer.Option(help="Tips; default: truth.json beside the folder of masks.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting: tip_gate_px=30.")
+    ] = None,
+) -> None:
+    """Measure Dice, IoU, clDice, centerline F1 and tip errors; docs/metrics.md defines them."""
+    from fedefm_core.cli.progress import progress
+    from fedefm_core.cli.report import write_json
+    from fedefm_core.config import load_settings
+    from fedefm_core.evaluation.dataset import (
+        evaluation_report,
+        open_ground_truth,
+        score_frames,
+    )
+    from fedefm_core.evaluation.evaluate import EvaluationSettings
+    from fedefm_core.evaluation.frame_names import named_frames
+    from fedefm_core.frames import open_source
+    from fedefm_core.frames.source import image_files
+    from fedefm_core.perception import Segmenter, open_runtime
+
+    settings = load_settings(EvaluationSettings, overrides=override or [])
+    check_report_path(json)
+    ground_truth = open_ground_truth(masks, truth)
+    frames = open_source(images)
+    total = len(image_files(images)) if frames.frame_count is None else frames.frame_count
+    segmenter = Segmenter(open_runtime(model, runtime, threads))
+    named = progress(named_frames(frames), "Evaluating", total)
+    scores = list(score_frames(named, segmenter, ground_truth, settings))
+    report = {
+        "images": str(images),
+        "masks": str(masks),
+        "truth": ground_truth.truth_file and str(ground_truth.truth_file),
+        "set_aside": [reason for _, reason in frames.skipped],
+        **evaluation_report(scores, segmenter, ground_truth, settings),
+    }
+    write_json(report, json)
+    show(report, json)
+
+
+def check_report_path(path: Path) -> None:
+    """Raise OutputError now, not after a long run, when the report could not be written."""
+    from fedefm_core.errors import OutputError
+
+    if path.is_dir():
+        raise OutputError(f"The report {path} must be a file (it is a folder)")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError(f"Cannot write the report {path}: {folder} is no writable folder")
+
+
+def show(report: dict[str, Any], path: Path) -> None:
+    """Print what a person wants to know first."""
+    from fedefm_core.cli.report import print_table
+    from fedefm_core.evaluation.tables import region_table, tip_table
+
+    model, frames = report["model"], len(report["frames"])
+    typer.echo(f"{model['name']} ({model['precision']}) on {model['runtime']}, {frames} frames")
+    print_table(region_table(report["groups"]))
+    if report["no_tips_because"] is None:
+        print_table(tip_table(report["groups"]))
+    else:
+        typer.echo(f"No tip errors: {report['no_tips_because']}.")
+    for reason in report["set_aside"]:
+        typer.echo(f"Set aside: {reason}", err=True)
+    if report["masks_without_image"]:
+        typer.echo(f"Masks without image: {len(report['masks_without_image'])}", err=True)
+    typer.echo(f"Means over frames [intervals]; all figures and every frame: {path}")
