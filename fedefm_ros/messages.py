@@ -29,10 +29,11 @@ from std_msgs.msg import Float64, Header
 
 from fedefm_core.frames.encoding import decode_compressed_image, decode_image
 from fedefm_core.frames.limits import DEFAULT_LIMITS, FrameLimits
-from fedefm_core.perception.types import FloatArray
+from fedefm_core.perception.types import FloatArray, Instrument
 
 UNSEEN_VARIANCE = 1e6  # m², rad²: of what one view cannot see; never 0, which would mean certain
 MAX_PATH_POSES = 100  # building a PoseStamped in Python takes some 20 µs
+HEADING_BASELINE_PX = 12.0  # headings are taken over about so much of the wire
 ENCODINGS = {"uint8": "mono8", "uint16": "mono16", "int16": "16SC1", "float32": "32FC1"}
 
 
@@ -104,21 +105,25 @@ def array_to_image(pixels: npt.NDArray[np.generic], header: Header, encoding: st
 
 
 def spacing_from_camera_info(
-    message: CameraInfo, source_detector_distance_m: float, magnification: float = 1.0
+    message: CameraInfo,
+    image_size: tuple[int, int],
+    source_detector_distance_m: float,
+    magnification: float = 1.0,
 ) -> tuple[float, float] | None:
     """Metres a pixel as (x, y), from the intrinsics of an X-ray source and detector.
 
     The focal length K[0] of such a camera is the source-detector distance in pixels, so the
-    spacing at the detector is distance / K[0] (y: / K[4]); magnification brings it to the plane
-    of the instrument. None when the distance is not known (0) or K holds no focal length.
+    spacing at the detector is distance / K[0] (y: / K[4]); dividing by the magnification brings it
+    to the plane of the instrument. None when the distance is not known (0), when K holds no focal
+    length, or when the message describes an image of another size (width, height; 0 = not told).
     """
     focal = (message.k[0], message.k[4])
     if source_detector_distance_m <= 0 or not all(math.isfinite(f) and f > 0 for f in focal):
         return None
-    return (
-        source_detector_distance_m / focal[0] / magnification,
-        source_detector_distance_m / focal[1] / magnification,
-    )
+    if (message.width, message.height) not in ((0, 0), image_size):
+        return None
+    scale = source_detector_distance_m / magnification
+    return scale / focal[0], scale / focal[1]
 
 
 def heading_to_quaternion(heading_rad: float) -> Quaternion:
@@ -161,23 +166,21 @@ def tip_pixel_message(tip_px: FloatArray, stamp: Time) -> PointStamped:
 
 
 def tip_message(
-    tip_px: FloatArray,
-    heading_rad: float,
-    covariance_px: FloatArray,
-    baseline_px: float,
-    plane: ImagePlane,
-    stamp: Time,
+    instrument: Instrument, plane: ImagePlane, stamp: Time
 ) -> PoseWithCovarianceStamped:
-    """Tip in metres in the image plane, x axis along the direction of advance."""
+    """Tip in metres in the image plane, x axis along the direction of advance.
+
+    The instrument must have a tip, with its heading and covariance.
+    """
     message = PoseWithCovarianceStamped(header=Header(stamp=stamp, frame_id=plane.frame_id))
     message.pose.pose = Pose(
-        position=_metric_point(tip_px, plane),
-        orientation=heading_to_quaternion(metric_heading(heading_rad, plane.spacing_m)),
+        position=_metric_point(instrument.tip_px, plane),
+        orientation=heading_to_quaternion(metric_heading(instrument.heading_rad, plane.spacing_m)),
     )
+    baseline_px = min(instrument.length_px, HEADING_BASELINE_PX)
+    yaw_variance = heading_variance(instrument.covariance_px, instrument.heading_rad, baseline_px)
     message.pose.covariance = pose_covariance(
-        covariance_px,
-        plane.spacing_m,
-        heading_variance(covariance_px, heading_rad, baseline_px),
+        instrument.covariance_px, plane.spacing_m, yaw_variance
     )
     return message
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The topics and services of segmentation_node, name -> type: what the node creates its ends from.
+
+Relative names fall in the node's namespace, '~' is the node's own name.
+"""
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped, PoseWithCovarianceStamped
+from nav_msgs.msg import Path
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
+
+NODE_NAME = "segmentation_node"
+KINDS = ("guidewire", "catheter")
+
+IMAGES = {"raw": ("image", Image), "compressed": ("image/compressed", CompressedImage)}
+CAMERA_INFO = "camera_info"
+INPUTS = {**dict(IMAGES.values()), CAMERA_INFO: CameraInfo}
+
+MASK = "mask"
+OVERLAY = "overlay"
+PROCESSING_TIME = "~/debug/processing_time_ms"
+PIPELINE_LATENCY = "~/debug/pipeline_latency_ms"
+
+
+def tip_pixel(kind: str) -> str:
+    """Topic of a tip in pixels."""
+    return f"{kind}/tip_pixel"
+
+
+def tip(kind: str) -> str:
+    """Topic of a tip in metres."""
+    return f"{kind}/tip"
+
+
+def centerline(kind: str) -> str:
+    """Topic of a centreline in metres."""
+    return f"{kind}/centerline"
+
+
+OUTPUTS = {
+    MASK: Image,
+    **{tip_pixel(kind): PointStamped for kind in KINDS},
+    **{tip(kind): PoseWithCovarianceStamped for kind in KINDS},
+    **{centerline(kind): Path for kind in KINDS},
+    OVERLAY: Image,
+    PROCESSING_TIME: Float64,
+    PIPELINE_LATENCY: Float64,
+}
+
+# Plain publishers, so that they speak while the node is inactive.
+STATE = "state"
+DIAGNOSTICS = "/diagnostics"
+STATUS_OUTPUTS = {STATE: DiagnosticArray, DIAGNOSTICS: DiagnosticArray}
+
+RESET_TRACKING = "~/reset_tracking"
+SERVICES = {RESET_TRACKING: Trigger}

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages on `state` and `/diagnostics`, from plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from fedefm_core.perception import Runtime, TrackPhase
+from fedefm_ros import interface
+from fedefm_ros.health import LastResult, State, Statistics, Verdict
+from fedefm_ros.messages import status_message
+
+LEVELS = {
+    State.TRACKING: DiagnosticStatus.OK,
+    State.LOST: DiagnosticStatus.WARN,
+    State.STALE: DiagnosticStatus.STALE,
+    State.FAULT: DiagnosticStatus.ERROR,
+}
+TRANSPORT_ADVICE = (
+    "The middleware lost {count} images. Fast DDS needs its LARGE_DATA transport at both ends for "
+    "large best-effort images: see 'Transport' in the README"
+)
+
+
+def about(runtime: Runtime, threads: int) -> dict[str, object]:
+    """What runs: for the log and the diagnostics."""
+    metadata = runtime.metadata
+    return {
+        "runtime": runtime.name,
+        "threads": threads,
+        "model": metadata.name,
+        "precision": metadata.precision,
+        "model_sha256": metadata.weights_sha256,
+    }
+
+
+def state_message(
+    verdict: Verdict, stamp: Time, last: LastResult, about: Mapping[str, object]
+) -> DiagnosticArray:
+    """One status. `message` starts with the state's name; values, all as text:
+
+    state; frame_stamp_ns: of the newest frame processed, empty before it; and for each kind
+    NAME_tip: valid or none, in that frame; NAME_confidence: 0 to 1, empty without a tip;
+    NAME_track: SEARCHING, TRACKED, BRIDGED or LOST. In state STALE or FAULT no tip is valid.
+    """
+    values: dict[str, object] = {
+        "state": verdict.state.value,
+        "frame_stamp_ns": "" if last.stamp_ns is None else last.stamp_ns,
+    }
+    processing = verdict.state in (State.TRACKING, State.LOST)
+    for kind in interface.KINDS:
+        confidence = last.confidence.get(kind) if processing else None
+        phase = last.phases.get(kind, TrackPhase.SEARCHING)
+        values[f"{kind}_tip"] = "none" if confidence is None else "valid"
+        values[f"{kind}_confidence"] = "" if confidence is None else f"{confidence:.3f}"
+        values[f"{kind}_track"] = phase.value
+    return status_message(
+        stamp,
+        f"{interface.NODE_NAME}: tracking",
+        LEVELS[verdict.state],
+        _sentence(verdict),
+        values,
+        str(about.get("model", "")),
+    )
+
+
+def diagnostics_message(
+    verdict: Verdict,
+    stamp: Time,
+    statistics: Statistics,
+    about: Mapping[str, object],
+    node_name: str,
+) -> DiagnosticArray:
+    """One status for robot monitors: the state, counts, rate, latencies, and what runs."""
+    values: dict[str, object] = {
+        "state": verdict.state.value,
+        "rate_hz": f"{statistics.rate_hz:.1f}",
+        "received": statistics.received,
+        "processed": statistics.processed,
+        "faults": statistics.faults,
+        "lost_by_middleware": statistics.lost_by_middleware,
+        **{f"dropped_{reason}": count for reason, count in statistics.dropped.items()},
+        "last_drop": statistics.last_drop,
+        "last_fault": statistics.last_fault,
+        **{f"latency_ms_{name}": f"{ms:.2f}" for name, ms in statistics.latency_ms.items()},
+        **about,
+    }
+    text, level = _sentence(verdict), LEVELS[verdict.state]
+    if statistics.lost_by_middleware:
+        text = f"{text}. {TRANSPORT_ADVICE.format(count=statistics.lost_by_middleware)}"
+        level = max(level, DiagnosticStatus.WARN)
+    return status_message(
+        stamp, f"{node_name.lstrip('/')}: perception", level, text, values, str(about["model"])
+    )
+
+
+def _sentence(verdict: Verdict) -> str:
+    return f"{verdict.state.value}: {verdict.text}"
