@@ -90,4 +90,4 @@ def show(report: dict[str, Any], path: Path) -> None:
         typer.echo(f"Set aside: {reason}", err=True)
     if report["masks_without_image"]:
         typer.echo(f"Masks without image: {len(report['masks_without_image'])}", err=True)
-    typer.echo(f"Means over frames [intervals]; all figures and every frame: {path}")
+    typer.echo(f"Means over frames [bootstrap interval]; all figures and every frame: {path}")

@@ -9,20 +9,19 @@ from typing import Any
 
 def region_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A table for people, header first: the main metrics of each kind of image and class."""
-    rows: list[tuple[str, ...]] = [
-        ("images", "class", "n", "Dice", "IoU", "clDice", "centerline F1")
-    ]
+    rows: list[tuple[str, ...]] = [("images", "class", "n", "Dice", "IoU", "clDice", "line F1")]
     for group, summary in groups.items():
         for region, metrics in summary["regions"].items():
-            cells = (_cell(metrics[m]) for m in ("dice", "iou", "cldice", "centerline_f1"))
-            rows.append((group, region, str(metrics["dice"]["n"]), *cells))
+            others = (_value(metrics[m], "mean", 3) for m in ("iou", "cldice", "centerline_f1"))
+            dice = _with_interval(metrics["dice"], "mean", 3)
+            rows.append((group, region, str(metrics["dice"]["n"]), dice, *others))
     return rows
 
 
 def tip_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A table for people, header first: tip errors of each kind of image and instrument."""
     rows: list[tuple[str, ...]] = [
-        ("images", "tip of", "n", "median px", "mean px", "p95 px", "missed", "false")
+        ("images", "tip of", "n", "median px", "p95 px", "missed", "false")
     ]
     for group, summary in groups.items():
         for kind, tips in (summary["tips"] or {}).items():
@@ -32,20 +31,19 @@ def tip_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
                     group,
                     kind,
                     str(error["n"]),
-                    _cell(error, "median", 2),
-                    _cell(error, "mean", 2),
-                    _cell(error, "p95", 2),
-                    *(f"{tips[x]['count']} of {tips[x]['n']}" for x in ("missed", "false")),
+                    _with_interval(error, "median", 2),
+                    _value(error, "p95", 2),
+                    *(f"{tips[x]['count']}/{tips[x]['n']}" for x in ("missed", "false")),
                 )
             )
     return rows
 
 
-def _cell(summary: Mapping[str, Any], name: str = "mean", digits: int = 3) -> str:
-    value, interval = summary[name], summary[f"{name}_interval"]
-    if value is None:
-        return "-"
-    text = f"{value:.{digits}f}"
-    if interval is None:
-        return text
-    return f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+def _value(summary: Mapping[str, Any], name: str, digits: int) -> str:
+    return "-" if summary[name] is None else f"{summary[name]:.{digits}f}"
+
+
+def _with_interval(summary: Mapping[str, Any], name: str, digits: int) -> str:
+    interval = summary[f"{name}_interval"]
+    bounds = "" if interval is None else " [{:.{d}f} {:.{d}f}]".format(*interval, d=digits)
+    return _value(summary, name, digits) + bounds
