@@ -17,10 +17,10 @@ pytest.importorskip("colcon_python_setup_py", reason="needs colcon-common-extens
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = "fedefm_ros"
 # The sources that a build needs; listed, so that a virtual environment is never copied.
-SOURCES = (
-    "fedefm_core fedefm_ros launch config resource test "
-    "setup.py setup.cfg package.xml ruff.toml Makefile LICENSE"
-).split()
+SOURCES = [
+    *("fedefm_core", "fedefm_ros", "launch", "config", "resource", "test"),
+    *("setup.py", "setup.cfg", "package.xml", "ruff.toml", "Makefile", "LICENSE"),
+]
 
 
 def run(command: list[str], cwd: Path, **environment: str) -> str:
