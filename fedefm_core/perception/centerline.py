@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -66,13 +68,17 @@ def end_direction(line: FloatArray, length: float = 12.0) -> FloatArray:
     very end is noisy, that of a straight line lags behind the bend of a curved tip.
     """
     tail = line[-min(len(line), round(length) + 1) :]
-    s = np.linspace(0.0, 1.0, len(tail))
-    if len(tail) < 5:
-        slope = tail[-1] - tail[0]
-    else:
-        quadratic, linear, _ = np.polyfit(s, tail, 2)
-        slope = linear + 2 * 0.75 * quadratic
+    slope = _slope_weights(len(tail)) @ tail
     return np.asarray(slope / max(1e-9, float(np.hypot(*slope))))
+
+
+@cache
+def _slope_weights(count: int) -> FloatArray:
+    """(count,) weights of equally spaced values that give their slope at three quarters."""
+    s = np.linspace(0.0, 1.0, count)
+    degree = 2 if count >= 5 else 1
+    slope_of_powers = np.array([0.0, 1.0, 2 * 0.75])[: degree + 1]
+    return np.asarray(slope_of_powers @ np.linalg.pinv(np.vander(s, degree + 1, increasing=True)))
 
 
 def normals(line: FloatArray) -> FloatArray:

@@ -49,9 +49,9 @@ class InstrumentSettings(Settings):
     Components smaller than min_area_px, larger than max_area_fraction of the view or wider than
     max_width_px are no instruments, nor are those with more than max_junction_px branching
     skeleton pixels, nor centerlines shorter than min_length_px. Of each kind the max_components
-    largest are looked at. Fragments of one wire that turn by no more than max_gap_turn_rad are
-    joined across a gap of up to max_gap_px, or max_hidden_gap_px where another instrument covers
-    the gap.
+    largest are looked at and the max_instruments longest kept. Fragments of one wire that turn
+    by no more than max_gap_turn_rad are joined across a gap of up to max_gap_px, or
+    max_hidden_gap_px where another instrument covers the gap.
     """
 
     min_area_px: int = Field(default=20, ge=1)
@@ -59,7 +59,8 @@ class InstrumentSettings(Settings):
     max_width_px: float = Field(default=40.0, gt=0)
     min_length_px: float = Field(default=12.0, ge=2)
     max_components: int = Field(default=16, ge=1)
-    max_junction_px: int = Field(default=200, ge=1)
+    max_junction_px: int = Field(default=100, ge=1)
+    max_instruments: int = Field(default=8, ge=1)
     max_gap_px: float = Field(default=14.0, ge=0)
     max_hidden_gap_px: float = Field(default=50.0, ge=0)
     max_gap_turn_rad: float = Field(default=0.6, ge=0)
@@ -103,57 +104,67 @@ def find_lines(
 ) -> list[Line]:
     """Centerlines of one class of a label map (H, W), in no particular direction."""
     mask = np.equal(labels, label).view(np.uint8)
-    kept = _components(mask, settings)
-    if kept is None:
+    graph = _skeleton_graph(mask, settings)
+    if graph is None:
         return []
-    mask, components, areas = kept
-    skeleton = thin(mask, round(0.5 * settings.max_width_px))
-    strokes = trace_strokes(_without_tangles(skeleton, components, areas, settings))
-    strokes = _join_fragments(strokes, labels, label, settings)
-    smoothed = mask * np.uint8(255)
-    lines = [Line(refine(stroke, smoothed), stroke.width) for stroke in strokes]
+    strokes = _join_fragments(trace_strokes(graph), labels, label, settings)
+    strokes.sort(key=lambda stroke: -len(stroke.points))
+    outline = mask * np.uint8(255)
+    lines = [Line(refine(s, outline), s.width) for s in strokes[: settings.max_instruments]]
     return [line for line in lines if arc_length(line.points)[-1] >= settings.min_length_px]
 
 
-def _components(
+def _skeleton_graph(
     mask: npt.NDArray[np.uint8], settings: InstrumentSettings
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32], FloatArray] | None:
-    """The mask of the components worth a look, (H, W) component numbers, and areas by number."""
-    count, components, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(
-        mask, 8, cv2.CV_32S, cv2.CCL_GRANA
+) -> SkeletonGraph | None:
+    """Graph of the skeletons of all components of mask (H, W) that could be instruments."""
+    x, y, width, height = cv2.boundingRect(mask)
+    crop = cv2.copyMakeBorder(
+        mask[y : y + height, x : x + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0
     )
-    areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
-    areas[0] = 0.0
-    fits = (areas >= settings.min_area_px) & (areas <= settings.max_area_fraction * mask.size)
-    largest = np.argsort(-areas, kind="stable")[: settings.max_components]
-    keep = np.zeros(count, np.uint8)
-    keep[largest] = fits[largest]
-    if not keep.any():
+    crop = np.asarray(crop, np.uint8)
+    count, numbers = cv2.connectedComponentsWithAlgorithm(crop, 8, cv2.CV_32S, cv2.CCL_GRANA)
+    numbers = numbers.reshape(-1)
+    pixels = np.flatnonzero(crop.reshape(-1).view(bool))
+    areas = np.bincount(numbers[pixels], minlength=count).astype(np.float64)
+    kept = _kept_components(areas, mask.size, settings)
+    if not kept.any():
         return None
-    if keep.sum() < count - 1:
-        mask = keep[components]
-    return mask, np.asarray(components, np.int32), areas
-
-
-def _without_tangles(
-    skeleton: npt.NDArray[np.uint8],
-    components: npt.NDArray[np.int32],
-    areas: FloatArray,
-    settings: InstrumentSettings,
-) -> SkeletonGraph:
-    """Graph of the skeleton less the components that are too wide or branched for a wire."""
-    graph = build_graph(skeleton, components, areas)
-    x, y = graph.points.astype(int).T
-    of_pixel = components[y, x]
-    junctions = np.bincount(of_pixel, weights=graph.degree > 2, minlength=len(areas))
-    widths = np.bincount(of_pixel, weights=graph.width, minlength=len(areas)) / np.maximum(
-        np.bincount(of_pixel, minlength=len(areas)), 1
-    )
-    tangled = (junctions > settings.max_junction_px) | (widths > settings.max_width_px)
-    if not tangled.any():
+    if kept.sum() < count - 1:
+        crop = kept.astype(np.uint8)[numbers].reshape(crop.shape)
+    skeleton = thin(crop, round(0.5 * settings.max_width_px))
+    origin = np.array([x - 1.0, y - 1.0])
+    graph = build_graph(crop, skeleton, numbers[skeleton], areas, origin)
+    plain = _is_plain(graph, numbers[skeleton], count, settings)[numbers[skeleton]]
+    if plain.all():
         return graph
-    skeleton[y[tangled[of_pixel]], x[tangled[of_pixel]]] = 0
-    return build_graph(skeleton, components, areas)
+    crop.reshape(-1)[skeleton[~plain]] = 0
+    skeleton = skeleton[plain]
+    return build_graph(crop, skeleton, numbers[skeleton], areas, origin)
+
+
+def _kept_components(
+    areas: FloatArray, view_area: int, settings: InstrumentSettings
+) -> npt.NDArray[np.bool_]:
+    """(K,) for each component, of which number 0 is the background: is it worth a look?"""
+    fits = (areas >= settings.min_area_px) & (areas <= settings.max_area_fraction * view_area)
+    largest = np.argsort(-areas, kind="stable")[: settings.max_components]
+    kept = np.zeros(len(areas), bool)
+    kept[largest] = fits[largest]
+    return kept
+
+
+def _is_plain(
+    graph: SkeletonGraph,
+    component: npt.NDArray[np.int32],
+    count: int,
+    settings: InstrumentSettings,
+) -> npt.NDArray[np.bool_]:
+    """(count,) for each component: is it as thin and as little branched as a wire?"""
+    junctions = np.bincount(component, weights=graph.degree > 2, minlength=count)
+    width = np.zeros(count)
+    width[component] = graph.width
+    return (junctions <= settings.max_junction_px) & (width <= settings.max_width_px)
 
 
 def _mouths(catheters: list[Line], settings: TipSettings) -> FloatArray:

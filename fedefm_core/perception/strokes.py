@@ -41,23 +41,26 @@ class SkeletonGraph:
 
 
 def build_graph(
-    skeleton: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32], areas: FloatArray
+    skeleton: npt.NDArray[np.uint8],
+    pixels: IntArray,
+    component: IntArray,
+    areas: FloatArray,
+    origin: FloatArray,
 ) -> SkeletonGraph:
-    """Graph of a skeleton (H, W); labels: (H, W) component of each pixel, areas: by label."""
-    height, width = skeleton.shape
-    padded = np.zeros((height + 2, width + 2), bool)
-    padded[1:-1, 1:-1] = skeleton
-    pixels, stride = np.flatnonzero(padded), width + 2
-    sources, targets, lengths = _edges(padded.reshape(-1), pixels, stride)
-    degree = np.bincount(sources, minlength=len(pixels)) + np.bincount(
-        targets, minlength=len(pixels)
-    )
+    """Graph of a skeleton.
+
+    skeleton: (H, W) of 0 and 1, 0 along its border; pixels: (N,) flat indices of its ones,
+    ascending; component: (N,) the mask component of each, whose pixel count is in areas;
+    origin: (2,) x, y of skeleton[0, 0] in the coordinates wanted.
+    """
+    stride = skeleton.shape[1]
+    sources, targets, lengths = _edges(skeleton.reshape(-1).view(bool), pixels, stride)
+    degree = np.bincount(np.concatenate((sources, targets)), minlength=len(pixels))
     neighbors = _neighbor_table(sources, targets, degree)
-    y, x = pixels // stride - 1, pixels % stride - 1
-    component = labels[y, x]
+    points = np.column_stack((pixels % stride, pixels // stride)) + origin
     length = np.bincount(component[sources], weights=lengths, minlength=len(areas)) + 1.0
     widths = (areas / length)[component]
-    return SkeletonGraph(np.column_stack((x, y)).astype(np.float64), neighbors, degree, widths)
+    return SkeletonGraph(points, neighbors, degree, widths)
 
 
 def _edges(

@@ -13,17 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 
-def thin(mask: npt.NDArray[np.uint8], max_iterations: int) -> npt.NDArray[np.uint8]:
-    """Skeleton of mask, both (H, W) uint8 of 0 and 1; what touches the image border counts.
+def thin(mask: npt.NDArray[np.uint8], max_iterations: int) -> npt.NDArray[np.int64]:
+    """Thin mask in place; the flat indices, ascending, of the pixels that are left.
 
-    Stops after max_iterations: what is wider than twice that stays thick.
+    mask: (H, W) uint8 of 0 and 1, C-contiguous, with 0 all along its border. Stops after
+    max_iterations: what is wider than twice that stays thick.
     """
-    height, width = mask.shape
-    padded = np.zeros((height + 2, width + 2), np.uint8)
-    padded[1:-1, 1:-1] = mask
-    flat = padded.reshape(-1)
-    pixels = np.flatnonzero(flat)
-    ring = _ring(width + 2)
+    flat = mask.reshape(-1)
+    pixels = np.flatnonzero(flat.view(bool))
+    ring = _ring(mask.shape[1])
     for _ in range(max_iterations):
         before = len(pixels)
         for deletable in _deletable():
@@ -34,7 +32,7 @@ def thin(mask: npt.NDArray[np.uint8], max_iterations: int) -> npt.NDArray[np.uin
             pixels = pixels[~doomed]
         if len(pixels) == before:
             break
-    return padded[1:-1, 1:-1]
+    return pixels
 
 
 def _ring(stride: int) -> npt.NDArray[np.int64]:

@@ -6,6 +6,7 @@ Two witnesses are heard: the end of the outline, and the peak of the network's t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -151,18 +152,24 @@ def find_peak(around: Surroundings, point: FloatArray, radius: float) -> Peak:
 def _sub_cell(heat: npt.NDArray[np.float32], row: int, column: int) -> tuple[FloatArray, float]:
     """Shift (x, y) of the true maximum from a cell, and the peak's mean spread, both in cells."""
     shifts, spreads = [], []
-    rows = np.clip([row - 1, row, row + 1], 0, heat.shape[0] - 1)
-    columns = np.clip([column - 1, column, column + 1], 0, heat.shape[1] - 1)
-    for values in (heat[row, columns], heat[rows, column]):
-        before, here, after = np.log(np.clip(np.nan_to_num(values), 1e-4, 1.0).astype(np.float64))
-        bend = float(2 * here - before - after)
-        if bend < 0.05:
+    rows, columns = heat.shape
+    for before, after in (
+        (heat[row, max(column - 1, 0)], heat[row, min(column + 1, columns - 1)]),
+        (heat[max(row - 1, 0), column], heat[min(row + 1, rows - 1), column]),
+    ):
+        a, b, c = (_log(float(value)) for value in (before, heat[row, column], after))
+        bend = 2 * b - a - c
+        if bend < 0.25:  # flatter than a spread of two cells: no peak to speak of
             shifts.append(0.0)
             spreads.append(2.0)
         else:
-            shifts.append(float(np.clip(0.5 * (after - before) / bend, -0.5, 0.5)))
-            spreads.append(min(2.0, bend**-0.5))
+            shifts.append(min(0.5, max(-0.5, 0.5 * (c - a) / bend)))
+            spreads.append(bend**-0.5)
     return np.array(shifts), float(np.mean(spreads))
+
+
+def _log(value: float) -> float:
+    return math.log(min(max(value, 1e-4), 1.0)) if math.isfinite(value) else math.log(1e-4)
 
 
 def _measure(line: FloatArray, peak: Peak, rival: float, settings: TipSettings) -> Tip:
