@@ -3,16 +3,34 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-INSTRUMENT_KINDS = ("catheter", "guidewire")
+from fedefm_core.perception.types import INSTRUMENT_KINDS
+
 NO_TRUTH = "the source is a recording: nothing tells where its tips truly are"
 Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SentFrame:
+    """A line of playback_node's log. number: the frame's place in its source, from 0."""
+
+    number: int
+    stamp_ns: int
+    crc32: int
+
+
+def read_sent(log: Path) -> list[SentFrame]:
+    """The frames that playback_node sent, in order."""
+    lines = (json.loads(line) for line in log.read_text().splitlines())
+    return [SentFrame(x["frame"], x["stamp_ns"], x["crc32"]) for x in lines if x["sent"]]
 
 
 @dataclass(frozen=True)
@@ -116,3 +134,35 @@ def summarise(records: Sequence[FrameRecord], received: Collection[int]) -> dict
 def tip_latencies(records: Sequence[FrameRecord], kind: str) -> list[float]:
     """Milliseconds from stamp to tip, over the frames that have a tip of the kind."""
     return [r.tip_ms[kind] for r in records if kind in r.tip_ms]
+
+
+def print_summary(report: Mapping[str, Any], folder: Path) -> None:
+    """Print the figures as a short table, and where the pictures are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    frames, latency = report["frames"], report["latency_ms"]
+    table = Table(title=f"{report['source']}, {report['model']['name']} on {report['runtime']}")
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    table.add_row("frames sent / received / lost", "{sent} / {received} / {lost}".format(**frames))
+    table.add_row("stamp to guidewire tip, p50 / p95 / p99 / max", _quartet(latency, "ms"))
+    for kind in INSTRUMENT_KINDS:
+        counts = ", ".join(f"{name} {n}" for name, n in report["tips"][kind].items())
+        table.add_row(f"{kind} tips", counts)
+        if report["tip_error_px"] is not None:
+            error = _quartet(report["tip_error_px"][kind], "px")
+            table.add_row(f"{kind} tip error, p50 / p95 / p99 / max", error)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Look at {folder}/overlay.mp4 (VLC, mpv or ffplay), contact_sheet.png and "
+        "tip_and_latency.png; all figures are in report.json.",
+        soft_wrap=True,
+    )
+
+
+def _quartet(summary: Mapping[str, Any], unit: str) -> str:
+    if not summary["n"]:
+        return "none"
+    return " / ".join(f"{summary[name]:.1f}" for name in ("p50", "p95", "p99", "max")) + f" {unit}"

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,22 +20,24 @@ from fedefm_core.simulation import InstrumentTruth, simulate_sequence
 
 SIMULATOR = "sim"
 DEFAULT_RATE_HZ = 30.0
-SIMULATED_LENGTH = 300  # frames of one simulated insertion when no limit is given
+SIMULATED_LENGTH = 300  # frames of one simulated insertion when no length is given
 
 ItemT = TypeVar("ItemT")
+SentPixels: TypeAlias = "npt.NDArray[np.uint8] | npt.NDArray[np.uint16]"
 
 
 @dataclass(frozen=True)
 class PlayedFrame:
-    """A frame and, from the simulator only, its exact truth."""
+    """A frame, its place in the source from 0, and, from the simulator only, its exact truth."""
 
     frame: Frame
+    number: int
     truth: tuple[InstrumentTruth, ...] | None = None
 
 
 @dataclass(frozen=True)
 class PlaybackSource:
-    """Frames that can be read again from the start by calling frames().
+    """Frames that can be read again from the start by calling frames(), once through each time.
 
     rate_hz: the rate that was asked for, else the source's own, else DEFAULT_RATE_HZ.
     skipped: files that the reader has set aside so far, with the reason.
@@ -48,22 +50,21 @@ class PlaybackSource:
 
 
 def open_playback(
-    source: str, rate_hz: float = 0.0, limit: int = 0, seed: int = 0, kind: str | None = None
+    source: str, rate_hz: float = 0.0, length: int = 0, seed: int = 0, kind: str | None = None
 ) -> PlaybackSource:
-    """Open 'sim' or a path that any reader takes; limit: frames at most, 0 = all of them.
+    """Open 'sim' or a path that any reader takes; length: frames of an insertion, else unused.
 
-    A simulated insertion has limit frames, or SIMULATED_LENGTH. The same arguments give the same
-    frames. Raises FrameError when there is nothing to play at the path.
+    The same arguments give the same frames. length 0: SIMULATED_LENGTH.
+    Raises FrameError when there is nothing to play at the path.
     """
     if source == SIMULATOR:
-        return _open_simulator(rate_hz or DEFAULT_RATE_HZ, limit or SIMULATED_LENGTH, seed, kind)
-    path = Path(source).expanduser()
-    if not source or not path.exists():
-        raise FrameError(f"Expected 'sim' or an existing file or folder to play (got '{source}').")
-    reader = open_source(path)
+        return _open_simulator(rate_hz or DEFAULT_RATE_HZ, length or SIMULATED_LENGTH, seed, kind)
+    if not source:
+        raise FrameError("The source to play must be 'sim' or a path (got an empty text).")
+    reader = open_source(Path(source).expanduser())
 
     def frames() -> Iterator[PlayedFrame]:
-        return (PlayedFrame(frame) for frame in itertools.islice(reader, limit or None))
+        return (PlayedFrame(frame, number) for number, frame in enumerate(reader))
 
     rate = rate_hz or reader.frame_rate_hz or DEFAULT_RATE_HZ
     return PlaybackSource(reader.name, rate, frames, lambda: reader.skipped)
@@ -71,13 +72,13 @@ def open_playback(
 
 def _open_simulator(rate_hz: float, length: int, seed: int, kind: str | None) -> PlaybackSource:
     def frames() -> Iterator[PlayedFrame]:
-        for drawn in simulate_sequence(seed, length, kind=kind, frame_rate_hz=rate_hz):
-            yield PlayedFrame(drawn.frame, drawn.instruments)
+        drawn = simulate_sequence(seed, length, kind=kind, frame_rate_hz=rate_hz)
+        return (PlayedFrame(d.frame, number, d.instruments) for number, d in enumerate(drawn))
 
     return PlaybackSource(f"simulator, seed {seed}", rate_hz, frames, list)
 
 
-def sent_pixels(frame: Frame) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+def sent_pixels(frame: Frame) -> SentPixels:
     """The pixels to put in a message: (H, W) uint8, or uint16 unchanged.
 
     A message cannot carry a display window or an inversion, so a frame that has one is shown
@@ -136,9 +137,19 @@ def timetable(rate_hz: float, disturbances: Disturbances) -> Iterator[Slot]:
 
 
 def repeated(
-    items: Callable[[], Iterable[ItemT]], loop: bool, keep_at_most: int
+    items: Callable[[], Iterable[ItemT]], loop: bool, limit: int = 0, keep_at_most: int = 0
 ) -> Iterator[ItemT]:
-    """The items once, or without end; up to keep_at_most items are kept, not made again."""
+    """The items once, or again and again; limit: how many in all, 0 = all or endless.
+
+    Up to keep_at_most items are kept and not made again.
+
+    >>> list(repeated(lambda: "abc", loop=True, limit=5))
+    ['a', 'b', 'c', 'a', 'b']
+    """
+    return itertools.islice(_cycle(items, loop, keep_at_most), limit or None)
+
+
+def _cycle(items: Callable[[], Iterable[ItemT]], loop: bool, keep_at_most: int) -> Iterator[ItemT]:
     kept: list[ItemT] = []
     count = 0
     for item in items():

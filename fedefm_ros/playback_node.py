@@ -24,7 +24,6 @@ from typing import IO, Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -39,6 +38,7 @@ from fedefm_ros.playback import (
     Disturbances,
     PlayedFrame,
     ReadAhead,
+    SentPixels,
     Slot,
     open_playback,
     repeated,
@@ -60,7 +60,7 @@ MM_PER_M = 1000.0
 PARAMETERS = (
     ParameterSpec("source", SIMULATOR, "'sim', or a file or folder of X-ray images."),
     ParameterSpec("rate", 0.0, "Frames a second; 0: the source's own, else 30.", "Hz", 0.0, 1e3),
-    ParameterSpec("limit", 0, "Frames to play at most; 0: all.", "frames", 0, 10**9),
+    ParameterSpec("limit", 0, "Frames to play in all; 0: no limit.", "frames", 0, 10**9),
     ParameterSpec("loop", False, "Begin again after the last frame."),
     ParameterSpec("exit_when_done", True, "End the process after the last frame."),
     ParameterSpec(
@@ -124,9 +124,12 @@ class PlaybackNode(Node):
         )
         compressed = values["image_transport"] == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
-        qos = {"qos_overriding_options": overridable()}
-        self._images = self.create_publisher(kind, topic, image_qos(), **qos)
-        self._infos = self.create_publisher(CameraInfo, "camera_info", image_qos(), **qos)
+        self._images = self.create_publisher(
+            kind, topic, image_qos(), qos_overriding_options=overridable()
+        )
+        self._infos = self.create_publisher(
+            CameraInfo, "camera_info", image_qos(), qos_overriding_options=overridable()
+        )
         self._log = _open_log(values["log_file"])
         self._sent = self._dropped = self._late = 0
         self._stop = threading.Event()
@@ -146,7 +149,8 @@ class PlaybackNode(Node):
         return repeated(
             lambda: map(self._prepare, self._source.frames()),
             self._values["loop"],
-            self._values["read_ahead"],
+            self._values["limit"],
+            keep_at_most=self._values["read_ahead"],
         )
 
     def _prepare(self, played: PlayedFrame) -> Prepared:
@@ -158,7 +162,7 @@ class PlaybackNode(Node):
             image = array_to_image(pixels, header)
         distance_m = self._values["source_detector_distance"]
         info = camera_info(pixels.shape, header, played.frame.spacing, distance_m)
-        return Prepared(played, image, info, zlib.crc32(pixels))
+        return Prepared(played, image, info, zlib.crc32(pixels.tobytes()))
 
     def _run(self) -> None:
         try:
@@ -219,7 +223,7 @@ class PlaybackNode(Node):
             self._images.publish(prepared.image)
         if self._log is not None:
             line = {
-                "frame": prepared.played.frame.index,
+                "frame": prepared.played.number,
                 "stamp_ns": stamp_ns,
                 "sent": not slot.dropped,
                 "crc32": prepared.crc32,
@@ -235,9 +239,7 @@ class PlaybackNode(Node):
         )
 
 
-def compressed_image(
-    pixels: npt.NDArray[np.generic], header: Header, image_format: str
-) -> CompressedImage:
+def compressed_image(pixels: SentPixels, header: Header, image_format: str) -> CompressedImage:
     """(H, W) uint8 or uint16 to message; image_format: 'png', or 'jpeg' for uint8.
 
     Raises FrameError for 16-bit JPEG, which OpenCV cannot write.
@@ -283,7 +285,7 @@ def _open_log(path: str) -> IO[str] | None:
     if not path:
         return None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return open(path, "w", encoding="utf-8")
+    return open(path, "w", buffering=1, encoding="utf-8")  # a line is there once it is written
 
 
 def main(args: Sequence[str] | None = None) -> None:

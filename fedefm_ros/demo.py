@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The live path, end to end, on this machine: frames over real DDS through segmentation_node.
+
+    python -m fedefm_ros.demo --out out/demo              the simulator, with known truth
+    python -m fedefm_ros.demo --source run.dcm            any image source
+
+playback_node and segmentation_node run as processes of their own, in a ROS domain that nobody
+else uses; this process records what comes back, and draws only when all is over. It leaves
+report.json, overlay.mp4, contact_sheet.png and tip_and_latency.png in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
+
+from fedefm_core.errors import FedefmError
+from fedefm_core.perception.metadata import read_metadata
+from fedefm_core.perception.models import resolve_model
+from fedefm_core.provenance import file_sha256, provenance
+from fedefm_core.simulation import KINDS
+from fedefm_ros.children import (
+    Child,
+    ChildError,
+    check_alive,
+    check_clean_end,
+    start_node,
+    stop_node,
+)
+from fedefm_ros.demo_pictures import draw_run
+from fedefm_ros.demo_report import percentiles, print_summary, read_sent, summarise
+from fedefm_ros.playback import SIMULATOR, PlaybackSource, open_playback
+from fedefm_ros.recorder import Recorder, Recording
+from fedefm_ros.transport import LARGE_DATA, claim_domain, large_data_environment
+
+POLL_S = 0.05
+START_TIMEOUT_S = 120.0  # to load and warm up the model on a slow machine
+READ_TIMEOUT_S = 600.0  # to read, or simulate, the frames before the first is sent
+ANSWER_TIMEOUT_S = 10.0  # from the first frame sent to the first mask
+SLACK_S = 60.0  # beyond the time that all frames take at their rate
+DRAIN_TIMEOUT_S = 2.0  # from the last frame sent to the last mask
+READ_AHEAD = 600  # frames; so many are ready before the first is sent
+DEFAULT_SEED = 20_260
+# Only its ratio to camera_info's K[0] matters, and both nodes are given the same number.
+SOURCE_DETECTOR_DISTANCE_M = 1.0
+REPORT, SENT_LOG = "report.json", "sent.jsonl"
+
+
+class DemoError(Exception):
+    """The demo could not be done; the message says what did not come."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for; source '' is the simulator, model '' the shipped default."""
+
+    source: str
+    out: Path
+    frames: int
+    rate: float
+    model: str
+    runtime: str
+    kind: str
+    seed: int
+    domain: int
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the nodes' logs and parameter files."""
+        return self.out / "logs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; 0, or 1 with a sentence on stderr, or 130 when interrupted."""
+    options = _parse(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        report = run(options)
+    except (DemoError, ChildError, FedefmError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted; both nodes are stopped.", file=sys.stderr)
+        return 130
+    print_summary(report, options.out)
+    return 0
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Play, record, draw and write the report, which is returned.
+
+    Raises FrameError or ModelFileError before anything is started, ChildError when a node died,
+    DemoError when nothing came back in time.
+    """
+    source = _open(options)
+    model = resolve_model(options.model or None)
+    metadata = read_metadata(model)
+    options.logs.mkdir(parents=True, exist_ok=True)
+    for stale in (options.out / REPORT, options.logs / SENT_LOG):
+        stale.unlink(missing_ok=True)
+    recording = _play(options, model)
+    print("Drawing ...", flush=True)
+    records = draw_run(source, read_sent(options.logs / SENT_LOG), recording, options.out)
+    report = {
+        **summarise(records, recording.masks_received_ns),
+        "processing_ms": percentiles(recording.processing_ms),
+        "model": {**asdict(metadata), "file": model.name, "file_sha256": file_sha256(model)},
+        "runtime": recording.diagnostics.get("runtime", ""),
+        "node_diagnostics": recording.diagnostics,
+        "source": source.name,
+        "ros": {"transport": LARGE_DATA, "rmw": get_rmw_implementation_identifier()},
+        "settings": {**asdict(options), "out": str(options.out)},
+        **provenance(),
+    }
+    (options.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _open(options: Options) -> PlaybackSource:
+    return open_playback(
+        options.source or SIMULATOR,
+        options.rate,
+        options.frames,
+        options.seed,
+        options.kind or None,
+    )
+
+
+def _play(options: Options, model: Path) -> Recording:
+    """Run both nodes for one playback and return what came back."""
+    domain, claim = (options.domain, None) if options.domain else claim_domain()
+    environment = large_data_environment(domain)
+    os.environ.clear()
+    os.environ.update(environment)  # this process takes part in the domain too
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    children: list[Child] = []
+    try:
+        recorder = Recorder()
+        with _spinning(recorder):
+            _run_nodes(options, model, recorder, children)
+            recording = recorder.recording()
+    finally:
+        _stop_all(children)
+        rclpy.try_shutdown()
+        if claim is not None:
+            claim.close()
+    check_clean_end(children)
+    return recording
+
+
+def _run_nodes(options: Options, model: Path, recorder: Recorder, children: list[Child]) -> None:
+    """Start both nodes and wait for the end of playback; children gets what was started."""
+    print("Starting segmentation_node ...", flush=True)
+    children.append(start_node("segmentation_node", _segmenting(options, model), options.logs))
+    _wait(recorder.ready, START_TIMEOUT_S, children, "segmentation_node to become active")
+    print(f"Playing {options.frames} frames at {options.rate:g} Hz ...", flush=True)
+    player = start_node("playback_node", _playing(options), options.logs, ends_by_itself=True)
+    children.append(player)
+    log = options.logs / SENT_LOG
+    _wait(lambda: _size(log) > 0, READ_TIMEOUT_S, children, "playback_node to send a frame")
+    _wait(recorder.has_answer, ANSWER_TIMEOUT_S, children, "segmentation_node to answer a frame")
+    duration_s = options.frames / options.rate + SLACK_S
+    _wait(lambda: player.process.poll() is not None, duration_s, children, "the end of playback")
+    check_alive(children)
+    last = read_sent(log)[-1].stamp_ns
+    _poll(lambda: recorder.has_answer(last), DRAIN_TIMEOUT_S, children)
+
+
+def _segmenting(options: Options, model: Path) -> dict[str, object]:
+    return {
+        "model": str(model.resolve()),
+        "runtime": options.runtime,
+        "autostart": True,
+        "source_detector_distance": SOURCE_DETECTOR_DISTANCE_M,
+    }
+
+
+def _playing(options: Options) -> dict[str, object]:
+    return {
+        "source": options.source or SIMULATOR,
+        "rate": options.rate,
+        "limit": options.frames,
+        "loop": True,  # a source that is shorter is played again
+        "kind": options.kind,
+        "seed": options.seed,
+        "source_detector_distance": SOURCE_DETECTOR_DISTANCE_M,
+        "read_ahead": min(options.frames, READ_AHEAD),
+        "wait_for_subscriber": True,
+        "log_file": str(options.logs / SENT_LOG),
+    }
+
+
+def _wait(
+    condition: Callable[[], bool], timeout_s: float, children: Sequence[Child], what: str
+) -> None:
+    if not _poll(condition, timeout_s, children):
+        logs = ", ".join(str(child.log) for child in children)
+        raise DemoError(f"Waited {timeout_s:g} s in vain for {what}. Logs: {logs}")
+
+
+def _poll(condition: Callable[[], bool], timeout_s: float, children: Sequence[Child]) -> bool:
+    """True as soon as condition holds, False after timeout_s; raises ChildError."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        check_alive(children)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+@contextmanager
+def _spinning(recorder: Recorder) -> Iterator[None]:
+    """Let recorder receive in a thread of its own."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(recorder)
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except (ExternalShutdownException, ShutdownException):
+            return
+
+    thread = threading.Thread(target=spin, name="recorder")
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join()
+        recorder.destroy_node()
+
+
+def _stop_all(children: Sequence[Child]) -> None:
+    """Stop the newest first; a second Ctrl-C does not leave one behind."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for child in reversed(children):
+        stop_node(child)
+    signal.signal(signal.SIGINT, previous)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(prog="python -m fedefm_ros.demo", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--source", default="", help="file or folder; empty: the simulator")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"))
+    parser.add_argument("--frames", type=_count, default=300)
+    parser.add_argument("--rate", type=_rate, default=30.0, help="frames a second")
+    parser.add_argument("--model", default="", help="file or name; empty: the shipped default")
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--kind", default="", choices=("", *KINDS), help="of simulated images")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the simulator")
+    parser.add_argument("--domain", type=int, default=0, help="ROS domain; 0: one that is free")
+    return Options(**vars(parser.parse_args(arguments)))
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more (got {value})")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1000 Hz (got {value})")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

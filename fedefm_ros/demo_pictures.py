@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures of a demo run, drawn after it: overlay video, contact sheet, plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fedefm_core.errors import OutputError
+from fedefm_core.frames import to_grey8
+from fedefm_core.perception.overlay import COLORS, draw_overlay
+from fedefm_core.perception.types import INSTRUMENT_KINDS, Perception
+from fedefm_ros.demo_report import FrameRecord, SentFrame, percentiles, tip_latencies
+from fedefm_ros.playback import PlaybackSource
+from fedefm_ros.recorder import Recording
+from fedefm_ros.replay import frame_record, perceived, replay
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Image = npt.NDArray[np.uint8]
+TRUTH_COLOR = (255, 255, 255)  # BGR
+SHEET_COLUMNS, SHEET_ROWS = 4, 3
+PANEL_INCHES = 2.2
+DPI = 200
+CAPTION_HEIGHT = 28
+# MPEG-4 part 2: what every OpenCV wheel can write. VLC, mpv and ffplay play it, browsers do not.
+VIDEO_CODEC = "mp4v"
+
+
+def draw_run(
+    source: PlaybackSource, sent: Sequence[SentFrame], recording: Recording, folder: Path
+) -> list[FrameRecord]:
+    """Draw overlay.mp4, contact_sheet.png and tip_and_latency.png; return each frame's figures.
+
+    Raises FrameError when the source changed since it was played, OutputError when the video
+    cannot be written.
+    """
+    records: list[FrameRecord] = []
+    panels: dict[int, Image] = {}
+    chosen = set(np.linspace(0, len(sent) - 1, SHEET_COLUMNS * SHEET_ROWS).round().astype(int))
+    grey = np.zeros((1, 1), np.uint8)
+    with _video(folder / "overlay.mp4", source.rate_hz) as write:
+        for number, (line, played) in enumerate(replay(source, sent)):
+            record = frame_record(line, played, recording)
+            grey = to_grey8(played.frame)
+            panel = draw_frame(grey, perceived(line, played, recording), record)
+            write(with_caption(panel, caption(number, record)))
+            records.append(record)
+            if number in chosen:
+                panels[number] = panel
+    draw_contact_sheet(panels, records, folder / "contact_sheet.png")
+    draw_tip_and_latency(grey, records, folder / "tip_and_latency.png")
+    return records
+
+
+def draw_frame(grey: Image, perception: Perception, record: FrameRecord) -> Image:
+    """The overlay, with a cross on each true tip where the truth is known."""
+    canvas = draw_overlay(grey, perception)
+    for tips in (record.true_tips_px or {}).values():
+        for x, y in tips:
+            center = (round(x), round(y))
+            cv2.drawMarker(canvas, center, (0, 0, 0), cv2.MARKER_CROSS, 13, 3)
+            cv2.drawMarker(canvas, center, TRUTH_COLOR, cv2.MARKER_CROSS, 11, 1)
+    return canvas
+
+
+def caption(number: int, record: FrameRecord) -> str:
+    """What to write below frame number: state, latency and, where known, the tip errors."""
+    parts = [f"frame {number + 1}", record.state or "no answer"]
+    parts += [f"{kind} tip {ms:.1f} ms" for kind, ms in record.tip_ms.items()]
+    errors = {kind: record.error_px(kind) for kind in INSTRUMENT_KINDS}
+    parts += [f"{kind} error {e:.1f} px" for kind, e in errors.items() if e is not None]
+    return "   ".join(parts)
+
+
+def with_caption(panel: Image, text: str) -> Image:
+    """The panel with text on a dark strip below it; the type fits the width."""
+    strip = np.full((CAPTION_HEIGHT, panel.shape[1], 3), 24, np.uint8)
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
+    scale = 0.42 * min(1.0, (panel.shape[1] - 12) / max(width, 1))
+    origin = (6, CAPTION_HEIGHT - 9)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(strip, text, origin, font, scale, (230, 230, 230), 1, cv2.LINE_AA)
+    return np.vstack([panel, strip])
+
+
+@contextmanager
+def _video(path: Path, rate_hz: float) -> Iterator[Callable[[Image], None]]:
+    """A function that appends a picture to the video; the first one sets its size."""
+    writer = cv2.VideoWriter()
+
+    def write(picture: Image) -> None:
+        if not writer.isOpened():
+            size = (picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2)
+            sizes.append(size)
+            if not writer.open(str(path), cv2.VideoWriter.fourcc(*VIDEO_CODEC), rate_hz, size):
+                raise OutputError(f"OpenCV cannot write the video {path} ({VIDEO_CODEC}).")
+        writer.write(fitted(picture, sizes[0]))
+
+    sizes: list[tuple[int, int]] = []
+    try:
+        yield write
+    finally:
+        writer.release()
+
+
+def fitted(picture: Image, size: tuple[int, int]) -> Image:
+    """The picture scaled to fit size (width, height), on black; unchanged when it fits."""
+    width, height = size
+    if picture.shape[:2] == (height, width):
+        return picture
+    factor = min(width / picture.shape[1], height / picture.shape[0])
+    scaled = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas[: scaled.shape[0], : scaled.shape[1]] = scaled[:height, :width]
+    return canvas
+
+
+def draw_contact_sheet(
+    panels: Mapping[int, Image], records: Sequence[FrameRecord], path: Path
+) -> None:
+    """Frames spread over the run, each with its number and, where known, its tip errors."""
+    figure = _figure(PANEL_INCHES * SHEET_COLUMNS, (PANEL_INCHES + 0.32) * SHEET_ROWS + 0.35)
+    grid = figure.subplots(SHEET_ROWS, SHEET_COLUMNS).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, (number, panel) in zip(grid, sorted(panels.items()), strict=False):
+        axes.imshow(panel[:, :, ::-1])
+        axes.set_title(_sheet_title(number, records[number]), fontsize=7, pad=3)
+    figure.legend(handles=_legend_handles(records), loc="lower center", ncols=4, fontsize=7)
+    figure.savefig(path)
+
+
+def _sheet_title(number: int, record: FrameRecord) -> str:
+    errors = {kind: record.error_px(kind) for kind in INSTRUMENT_KINDS}
+    known = [f"{kind} {error:.1f} px" for kind, error in errors.items() if error is not None]
+    return f"frame {number + 1}: " + (", ".join(known) or (record.state or "no answer"))
+
+
+def draw_tip_and_latency(grey: Image, records: Sequence[FrameRecord], path: Path) -> None:
+    """Tip path over grey, tip position or error over time, and latency over time and by share."""
+    figure = _figure(7.2, 5.6)
+    (path_axes, tip_axes), (time_axes, share_axes) = figure.subplots(2, 2)
+    start = records[0].stamp_ns
+    seconds = np.array([(record.stamp_ns - start) / 1e9 for record in records])
+    _plot_path(path_axes, grey, records)
+    if records[0].true_tips_px is None:
+        _plot_position(tip_axes, seconds, records)
+    else:
+        _plot_error(tip_axes, seconds, records)
+    _plot_latency(time_axes, seconds, records)
+    _plot_share(share_axes, records)
+    for letter, axes in zip("abcd", (path_axes, tip_axes, time_axes, share_axes), strict=True):
+        axes.set_title(f"({letter}) {axes.get_title()}", loc="left", fontsize=8)
+    figure.savefig(path)
+
+
+def _plot_path(axes: Axes, grey: Image, records: Sequence[FrameRecord]) -> None:
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
+    for kind in INSTRUMENT_KINDS:
+        true = [record.true_tips_px[kind] for record in records if record.true_tips_px]
+        if any(true):
+            points = np.array([tip for tips in true for tip in tips])
+            axes.plot(*points.T, ".", ms=2, color="white", zorder=2)
+        tips = np.array([r.tips_px[kind] for r in records if kind in r.tips_px]).reshape(-1, 2)
+        axes.plot(*tips.T, "o", ms=2.2, mfc="none", mew=0.5, color=_color(kind), zorder=3)
+    axes.set(xlabel="x (pixels)", ylabel="y (pixels)")
+    axes.set_title("Tips on the last frame")
+
+
+def _plot_error(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> None:
+    for kind in INSTRUMENT_KINDS:
+        errors = np.array([r.error_px(kind) for r in records], dtype=np.float64)
+        if not np.isnan(errors).all():
+            axes.plot(seconds, errors, ".", ms=2.5, color=_color(kind), label=kind)
+    axes.set(xlabel="time (s)", ylabel="tip error (pixels)")
+    axes.set_yscale("symlog", linthresh=1.0)
+    axes.set_ylim(bottom=0)
+    axes.set_title("Distance from the true tip")
+
+
+def _plot_position(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> None:
+    for kind in INSTRUMENT_KINDS:
+        tips = np.array([r.tips_px.get(kind, (np.nan, np.nan)) for r in records])
+        if not np.isnan(tips).all():
+            axes.plot(seconds, tips[:, 0], "-", lw=0.8, color=_color(kind), label=f"{kind} x")
+            axes.plot(seconds, tips[:, 1], ":", lw=1.0, color=_color(kind), label=f"{kind} y")
+    axes.set(xlabel="time (s)", ylabel="tip (pixels)")
+    axes.legend(fontsize=6)
+    axes.set_title("Position of the tips")
+
+
+def _plot_latency(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> None:
+    for kind in INSTRUMENT_KINDS:
+        values = np.array([r.tip_ms.get(kind, np.nan) for r in records])
+        if not np.isnan(values).all():
+            axes.plot(seconds, values, ".", ms=2.5, color=_color(kind), label=f"{kind} tip")
+    masks = np.array([np.nan if r.mask_ms is None else r.mask_ms for r in records])
+    axes.plot(seconds, masks, ".", ms=1.5, color="0.6", label="mask", zorder=1)
+    lost = seconds[np.isnan(masks)]
+    axes.plot(lost, np.zeros_like(lost), "|", ms=8, color="crimson", label=f"lost ({len(lost)})")
+    axes.set(xlabel="time (s)", ylabel="latency (ms)")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=6, ncols=2)
+    axes.set_title("From image stamp to arrival")
+
+
+def _plot_share(axes: Axes, records: Sequence[FrameRecord]) -> None:
+    series = {f"{kind} tip": tip_latencies(records, kind) for kind in INSTRUMENT_KINDS}
+    for (name, values), kind in zip(series.items(), INSTRUMENT_KINDS, strict=True):
+        if values:
+            summary = percentiles(values)
+            label = f"{name}: p50 {summary['p50']:.1f}, p99 {summary['p99']:.1f} ms"
+            axes.ecdf(values, color=_color(kind), label=label)
+    axes.set(xlabel="latency (ms)", ylabel="share of frames")
+    axes.set_xlim(left=0)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=6)
+    axes.set_title("Latency, cumulative")
+
+
+def _legend_handles(records: Sequence[FrameRecord]) -> list[Any]:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [Patch(color=_color(kind), label=kind) for kind in INSTRUMENT_KINDS]
+    handles.append(Line2D([], [], ls="", marker="o", mfc="none", color="black", label="tip"))
+    if records[0].true_tips_px is not None:
+        handles.append(Line2D([], [], ls="", marker="+", color="black", label="true tip"))
+    return handles
+
+
+def _color(kind: str) -> tuple[float, float, float]:
+    blue, green, red = COLORS[kind]
+    return red / 255, green / 255, blue / 255
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure without a display; constrained, so that nothing overlaps."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
