@@ -179,6 +179,8 @@ def _run_nodes(options: Options, model: Path, recorder: Recorder, children: list
     check_alive(children)
     last = read_sent(log)[-1].stamp_ns
     _poll(lambda: recorder.has_answer(last), DRAIN_TIMEOUT_S, children)
+    recorder.forget_diagnostics()  # those to come count all frames
+    _wait(recorder.has_diagnostics, ANSWER_TIMEOUT_S, children, "the node's diagnostics")
 
 
 def _segmenting(options: Options, model: Path) -> dict[str, object]:

@@ -6,11 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from fedefm_core.errors import OutputError
 from fedefm_core.frames import to_grey8
@@ -21,15 +26,23 @@ from fedefm_ros.playback import PlaybackSource
 from fedefm_ros.recorder import Recording
 from fedefm_ros.replay import frame_record, perceived, replay
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 Image = npt.NDArray[np.uint8]
 TRUTH_COLOR = (255, 255, 255)  # BGR
 SHEET_COLUMNS, SHEET_ROWS = 4, 3
 PANEL_INCHES = 2.2
 DPI = 200
+STYLE: dict[Any, Any] = {
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 6,
+    "legend.frameon": True,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+}
 CAPTION_HEIGHT = 28
 # MPEG-4 part 2: what every OpenCV wheel can write. VLC, mpv and ffplay play it, browsers do not.
 VIDEO_CODEC = "mp4v"
@@ -64,6 +77,11 @@ def draw_run(
 def draw_frame(grey: Image, perception: Perception, record: FrameRecord) -> Image:
     """The overlay, with a cross on each true tip where the truth is known."""
     canvas = draw_overlay(grey, perception)
+    for tip in perception.tracked.values():
+        if tip.heading_rad is None and tip.tip_px is not None:  # no spacing: no pose, no arrow
+            center = (round(float(tip.tip_px[0])), round(float(tip.tip_px[1])))
+            cv2.circle(canvas, center, 6, (0, 0, 0), 3, cv2.LINE_AA)
+            cv2.circle(canvas, center, 6, COLORS[tip.kind], 1, cv2.LINE_AA)
     for tips in (record.true_tips_px or {}).values():
         for x, y in tips:
             center = (round(x), round(y))
@@ -124,18 +142,21 @@ def fitted(picture: Image, size: tuple[int, int]) -> Image:
     return canvas
 
 
+@rc_context(STYLE)
 def draw_contact_sheet(
     panels: Mapping[int, Image], records: Sequence[FrameRecord], path: Path
 ) -> None:
     """Frames spread over the run, each with its number and, where known, its tip errors."""
-    figure = _figure(PANEL_INCHES * SHEET_COLUMNS, (PANEL_INCHES + 0.32) * SHEET_ROWS + 0.35)
+    height, width = next(iter(panels.values())).shape[:2]
+    row_inches = PANEL_INCHES * height / width + 0.2
+    figure = _figure(PANEL_INCHES * SHEET_COLUMNS, row_inches * SHEET_ROWS + 0.25)
     grid = figure.subplots(SHEET_ROWS, SHEET_COLUMNS).ravel()
     for axes in grid:
         axes.axis("off")
     for axes, (number, panel) in zip(grid, sorted(panels.items()), strict=False):
         axes.imshow(panel[:, :, ::-1])
         axes.set_title(_sheet_title(number, records[number]), fontsize=7, pad=3)
-    figure.legend(handles=_legend_handles(records), loc="lower center", ncols=4, fontsize=7)
+    figure.legend(handles=_legend_handles(records), loc="outside lower center", ncols=4)
     figure.savefig(path)
 
 
@@ -145,6 +166,7 @@ def _sheet_title(number: int, record: FrameRecord) -> str:
     return f"frame {number + 1}: " + (", ".join(known) or (record.state or "no answer"))
 
 
+@rc_context(STYLE)
 def draw_tip_and_latency(grey: Image, records: Sequence[FrameRecord], path: Path) -> None:
     """Tip path over grey, tip position or error over time, and latency over time and by share."""
     figure = _figure(7.2, 5.6)
@@ -158,8 +180,6 @@ def draw_tip_and_latency(grey: Image, records: Sequence[FrameRecord], path: Path
         _plot_error(tip_axes, seconds, records)
     _plot_latency(time_axes, seconds, records)
     _plot_share(share_axes, records)
-    for letter, axes in zip("abcd", (path_axes, tip_axes, time_axes, share_axes), strict=True):
-        axes.set_title(f"({letter}) {axes.get_title()}", loc="left", fontsize=8)
     figure.savefig(path)
 
 
@@ -172,8 +192,11 @@ def _plot_path(axes: Axes, grey: Image, records: Sequence[FrameRecord]) -> None:
             axes.plot(*points.T, ".", ms=2, color="white", zorder=2)
         tips = np.array([r.tips_px[kind] for r in records if kind in r.tips_px]).reshape(-1, 2)
         axes.plot(*tips.T, "o", ms=2.2, mfc="none", mew=0.5, color=_color(kind), zorder=3)
-    axes.set(xlabel="x (pixels)", ylabel="y (pixels)")
-    axes.set_title("Tips on the last frame")
+    axes.set(xlabel="x (pixels)", ylabel="y (pixels)", title="(a) Tips, on the last frame")
+    handles = [Line2D([], [], ls="", marker="o", mfc="none", ms=3, color="0.4", label="reported")]
+    if records[0].true_tips_px is not None:
+        handles.append(Line2D([], [], ls="", marker=".", ms=3, color="white", label="true"))
+    axes.legend(handles=handles, facecolor="0.75")
 
 
 def _plot_error(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> None:
@@ -181,10 +204,10 @@ def _plot_error(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> Non
         errors = np.array([r.error_px(kind) for r in records], dtype=np.float64)
         if not np.isnan(errors).all():
             axes.plot(seconds, errors, ".", ms=2.5, color=_color(kind), label=kind)
-    axes.set(xlabel="time (s)", ylabel="tip error (pixels)")
+    axes.set(xlabel="time (s)", ylabel="tip error (pixels)", title="(b) Distance to the true tip")
     axes.set_yscale("symlog", linthresh=1.0)
     axes.set_ylim(bottom=0)
-    axes.set_title("Distance from the true tip")
+    axes.legend()
 
 
 def _plot_position(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> None:
@@ -193,9 +216,8 @@ def _plot_position(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> 
         if not np.isnan(tips).all():
             axes.plot(seconds, tips[:, 0], "-", lw=0.8, color=_color(kind), label=f"{kind} x")
             axes.plot(seconds, tips[:, 1], ":", lw=1.0, color=_color(kind), label=f"{kind} y")
-    axes.set(xlabel="time (s)", ylabel="tip (pixels)")
-    axes.legend(fontsize=6)
-    axes.set_title("Position of the tips")
+    axes.set(xlabel="time (s)", ylabel="tip (pixels)", title="(b) Position of the tips")
+    axes.legend()
 
 
 def _plot_latency(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> None:
@@ -207,10 +229,9 @@ def _plot_latency(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> N
     axes.plot(seconds, masks, ".", ms=1.5, color="0.6", label="mask", zorder=1)
     lost = seconds[np.isnan(masks)]
     axes.plot(lost, np.zeros_like(lost), "|", ms=8, color="crimson", label=f"lost ({len(lost)})")
-    axes.set(xlabel="time (s)", ylabel="latency (ms)")
+    axes.set(xlabel="time (s)", ylabel="latency (ms)", title="(c) From image stamp to arrival")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=6, ncols=2)
-    axes.set_title("From image stamp to arrival")
+    axes.legend(ncols=2)
 
 
 def _plot_share(axes: Axes, records: Sequence[FrameRecord]) -> None:
@@ -220,17 +241,13 @@ def _plot_share(axes: Axes, records: Sequence[FrameRecord]) -> None:
             summary = percentiles(values)
             label = f"{name}: p50 {summary['p50']:.1f}, p99 {summary['p99']:.1f} ms"
             axes.ecdf(values, color=_color(kind), label=label)
-    axes.set(xlabel="latency (ms)", ylabel="share of frames")
+    axes.set(xlabel="latency (ms)", ylabel="share of frames", title="(d) Latency, cumulative")
     axes.set_xlim(left=0)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=6)
-    axes.set_title("Latency, cumulative")
+        axes.legend()
 
 
 def _legend_handles(records: Sequence[FrameRecord]) -> list[Any]:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     handles: list[Any] = [Patch(color=_color(kind), label=kind) for kind in INSTRUMENT_KINDS]
     handles.append(Line2D([], [], ls="", marker="o", mfc="none", color="black", label="tip"))
     if records[0].true_tips_px is not None:
@@ -244,7 +261,5 @@ def _color(kind: str) -> tuple[float, float, float]:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure without a display; constrained, so that nothing overlaps."""
-    from matplotlib.figure import Figure
-
+    """A figure that needs no display; constrained, so that nothing overlaps."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")

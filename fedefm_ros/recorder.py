@@ -102,13 +102,15 @@ class Recorder(Node):
         self._recording = Recording()
         self._paths: dict[str, list[bytes]] = _by_kind(list)
         self._poses: dict[str, list[bytes]] = _by_kind(list)
+        # The executor serves subscriptions in this order: first what is timed to the millisecond.
+        for kind in INSTRUMENT_KINDS:
+            self._listen(interface.tip_pixel(kind), PointStamped, partial(self._on_tip, kind))
         self._listen(interface.MASK, Image, self._on_mask)
         self._listen(interface.STATE, DiagnosticArray, self._on_state)
         self._listen(interface.DIAGNOSTICS, DiagnosticArray, self._on_diagnostics)
         processing_time = interface.PROCESSING_TIME.replace("~", interface.NODE_NAME)
         self._listen(processing_time, Float64, self._on_processing)
         for kind in INSTRUMENT_KINDS:
-            self._listen(interface.tip_pixel(kind), PointStamped, partial(self._on_tip, kind))
             # Kept as bytes and unpacked later: a hundred poses take milliseconds.
             self._listen(interface.centerline(kind), Path, self._paths[kind].append, raw=True)
             self._listen(
@@ -134,6 +136,14 @@ class Recorder(Node):
         """Did a mask come: for this stamp, or any?"""
         masks = self._recording.masks_received_ns
         return stamp_ns in masks if stamp_ns is not None else bool(masks)
+
+    def has_diagnostics(self) -> bool:
+        """Did the node speak on /diagnostics since forget_diagnostics?"""
+        return bool(self._recording.diagnostics)
+
+    def forget_diagnostics(self) -> None:
+        """Wait for new ones."""
+        self._recording.diagnostics = {}
 
     def recording(self) -> Recording:
         """All that came so far."""
