@@ -98,6 +98,14 @@ def test_limits_are_honoured():
     assert caught.value.reason == "too_large"
 
 
+def outcome(decode):
+    """Shape of the image decoded, or the reason why there is none."""
+    try:
+        return decode().shape
+    except FrameError as error:
+        return error.reason
+
+
 @settings(max_examples=500, deadline=None)
 @given(
     data=st.binary(max_size=256),
@@ -108,12 +116,10 @@ def test_limits_are_honoured():
     is_bigendian=st.booleans(),
 )
 def test_nothing_but_an_image_or_a_frame_error(data, height, width, encoding, step, is_bigendian):
-    try:
-        pixels = decode_image(data, height, width, encoding, step, is_bigendian)
-    except FrameError as error:
-        assert error.reason in REASONS
-    else:
-        assert pixels.shape == (height, width)
+    def decode():
+        return decode_image(data, height, width, encoding, step, is_bigendian)
+
+    assert outcome(decode) in {*REASONS, (height, width)}
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg"])
@@ -154,9 +160,5 @@ def test_damaged_compressed_images(extension, cut, flips):
     payload = bytearray(cv2.imencode(f".{extension}", image)[1].tobytes())
     for position, bit in flips:
         payload[position % len(payload)] ^= 1 << bit
-    try:
-        pixels = decode_compressed_image(payload[:cut], "")
-    except FrameError as error:
-        assert error.reason in REASONS
-    else:
-        assert pixels.ndim == 2
+    shape = outcome(lambda: decode_compressed_image(payload[:cut], ""))
+    assert shape in REASONS or len(shape) == 2

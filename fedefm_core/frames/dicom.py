@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,9 +38,20 @@ _UNDEFINED_LENGTH = 0xFFFFFFFF
 _LARGE_ELEMENT_BYTES = 2**20  # header elements beyond this stay on disk until asked for
 
 
+@dataclass(frozen=True)
+class _Cine:
+    """A checked header, and where its pixels begin."""
+
+    path: Path
+    header: FileDataset
+    layout: PixelLayout
+    pixel_offset: int
+    stamps_ns: list[int]
+
+
 def read_dicom(path: Path, limits: FrameLimits = DEFAULT_LIMITS) -> Clip:
     """Open a DICOM file: everything that the header can tell is checked before a pixel is read."""
-    with path.open("rb") as file:
+    with path.open("rb") as file, _no_warnings():
         header = _read_header(file, path)
         _check_kind(header)
         layout = _read_layout(header)
@@ -47,23 +60,26 @@ def read_dicom(path: Path, limits: FrameLimits = DEFAULT_LIMITS) -> Clip:
         check_frame_count(frame_count, limits)
         check_layout(layout)
         _check_pixel_data(file, header, layout, frame_count, path.stat().st_size)
-    stamps_ns, frame_rate_hz = read_stamps_ns(header, frame_count)
-    return Clip(
-        frames=lambda: _decode_frames(path, header, layout, stamps_ns),
-        frame_rate_hz=frame_rate_hz,
-        frame_count=frame_count,
-    )
+        stamps_ns, frame_rate_hz = read_stamps_ns(header, frame_count)
+        cine = _Cine(path, header, layout, file.tell(), stamps_ns)
+    return Clip(lambda: _decode_frames(cine), frame_rate_hz, frame_count)
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Silence pydicom on values that break a rule: it converts late, and we check what we use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _read_header(file: BinaryIO, path: Path) -> FileDataset:
     """Everything before the pixels; file is left at the pixel data element."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that break a rule; those we use are checked
-        if _has_preamble(file):
-            meta = read_file_meta_info(path)
-            if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
-                raise FrameError("its header is deflated, a transfer syntax that is not supported")
-        return dcmread(file, stop_before_pixels=True, force=True, defer_size=_LARGE_ELEMENT_BYTES)
+    if _has_preamble(file):
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
+            raise FrameError("its header is deflated, a transfer syntax that is not supported")
+    return dcmread(file, stop_before_pixels=True, force=True, defer_size=_LARGE_ELEMENT_BYTES)
 
 
 def _has_preamble(file: BinaryIO) -> bool:
@@ -153,24 +169,23 @@ def _enter_pixel_data(file: BinaryIO, header: FileDataset) -> int:
     return length
 
 
-def _decode_frames(
-    path: Path, header: FileDataset, layout: PixelLayout, stamps_ns: list[int]
-) -> Iterator[Frame]:
+def _decode_frames(cine: _Cine) -> Iterator[Frame]:
+    header, layout = cine.header, cine.layout
     varies = "PerFrameFunctionalGroupsSequence" in header
-    inverted = _is_inverted(header, layout)
-    for index, data in enumerate(_encoded_frames(path, header, layout, len(stamps_ns))):
+    for index, data in enumerate(_encoded_frames(cine)):
         if index == 0 or varies:
-            value_map = read_value_map(header, index, layout.bits_stored, layout.signed)
-            spacing = read_spacing(header, index)
+            with _no_warnings():
+                value_map = read_value_map(header, index, layout.bits_stored, layout.signed)
+                spacing = read_spacing(header, index)
         pixels = value_map.apply(decode_stored_values(data, layout))
         pixels.flags.writeable = False
         yield Frame(
             pixels=pixels,
-            stamp_ns=stamps_ns[index],
+            stamp_ns=cine.stamps_ns[index],
             spacing=spacing,
             window=value_map.window,
-            inverted=inverted,
-            source=str(path),
+            inverted=_is_inverted(header, layout),
+            source=str(cine.path),
             index=index,
         )
 
@@ -181,29 +196,26 @@ def _is_inverted(header: FileDataset, layout: PixelLayout) -> bool:
     return layout.photometric == "MONOCHROME1" or shape == "INVERSE"
 
 
-def _encoded_frames(
-    path: Path, header: FileDataset, layout: PixelLayout, frame_count: int
-) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        _read_header(file, path)
-        _enter_pixel_data(file, header)
-        frames = _split_frames(file, header, layout, frame_count)
-        for index in range(frame_count):
+def _encoded_frames(cine: _Cine) -> Iterator[bytes]:
+    with cine.path.open("rb") as file:
+        file.seek(cine.pixel_offset)
+        frames = _split_frames(file, cine)
+        for index in range(len(cine.stamps_ns)):
             data = next(frames, None)
             if data is None:
                 raise FrameError(
-                    f"it is truncated: it declares {frame_count} frames and holds {index}",
+                    f"it is truncated: it declares {len(cine.stamps_ns)} frames and holds {index}",
                     reason="short_data",
                 )
             yield data
 
 
-def _split_frames(
-    file: BinaryIO, header: FileDataset, layout: PixelLayout, frame_count: int
-) -> Iterator[bytes]:
-    if layout.transfer_syntax in NATIVE:
-        return (file.read(layout.frame_bytes) for _ in range(frame_count))
+def _split_frames(file: BinaryIO, cine: _Cine) -> Iterator[bytes]:
+    if cine.layout.transfer_syntax in NATIVE:
+        return (file.read(cine.layout.frame_bytes) for _ in cine.stamps_ns)
     offsets: Any = None
-    if header.get("ExtendedOffsetTable") and header.get("ExtendedOffsetTableLengths"):
-        offsets = (header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths)
-    return generate_frames(file, number_of_frames=frame_count, extended_offsets=offsets)
+    table = cine.header.get("ExtendedOffsetTable")
+    lengths = cine.header.get("ExtendedOffsetTableLengths")
+    if table and lengths:
+        offsets = (table, lengths)
+    return generate_frames(file, number_of_frames=len(cine.stamps_ns), extended_offsets=offsets)

@@ -185,7 +185,7 @@ def _decode_rle(data: bytes, layout: PixelLayout) -> Array:
             f"its RLE data must unpack to {layout.frame_bytes} bytes (got {len(unpacked)})",
             reason="short_data",
         )
-    samples = np.frombuffer(unpacked, dtype, layout.frame_bytes // dtype.itemsize)
+    samples: Array = np.frombuffer(unpacked, dtype, layout.frame_bytes // dtype.itemsize)
     planes: Array = samples.reshape(layout.samples, layout.rows, layout.columns)
     if layout.samples == 1:
         return planes[0]

@@ -79,7 +79,7 @@ def decode_still(
 def _decode_png(data: bytes | memoryview) -> npt.NDArray[Any] | None:
     # Not with OpenCV, whose libpng writes to stderr what it thinks of a damaged file.
     try:
-        return luma(imagecodecs.png_decode(data))
+        return luma(imagecodecs.png_decode(bytes(data)))
     except (imagecodecs.PngError, ValueError):
         return None
 

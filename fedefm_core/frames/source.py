@@ -82,12 +82,12 @@ def open_source(path: str | Path, limits: FrameLimits = DEFAULT_LIMITS) -> Frame
     The format is told by the content, not by the name. Raises FrameError, naming file and reason.
     """
     whole = Path(path)
-    if whole.exists():
+    if str(path) and whole.exists():  # an empty path is no name for the current folder
         return FrameSource(whole, limits)
     bare, _, topic = str(path).rpartition("#")
-    if topic and Path(bare).exists():
+    if bare and topic and Path(bare).exists():
         return FrameSource(Path(bare), limits, topic)
-    raise FrameError(f"There is no file or folder {path}")
+    raise FrameError(f"There is no file or folder '{path}'")
 
 
 def _is_plain_folder(path: Path) -> bool:
@@ -96,7 +96,8 @@ def _is_plain_folder(path: Path) -> bool:
 
 def image_files(folder: Path) -> list[Path]:
     """Files that are images, or look it, in natural order: 2 before 10; hidden files left out."""
-    files = (path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    with _named(folder):
+        files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     return sorted((path for path in files if looks_like_image(path)), key=_natural_key)
 
 
