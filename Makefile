@@ -7,13 +7,13 @@ SOURCE ?=
 # Parallel test processes; each has a ROS_DOMAIN_ID of its own.
 JOBS ?= 2
 # Training and export of the shipped model.
-MODEL_CONFIG ?= config/train_wirenet.yaml
+MODEL_CONFIG ?= config/finetune_wirenet.yaml
 MODEL_RUN ?= runs/wirenet
 MODEL_OUT ?= fedefm_core/models
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 EDITABLE := --no-build-isolation -e
 PYTEST := $(BIN)/python -m pytest
 
