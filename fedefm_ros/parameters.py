@@ -129,7 +129,7 @@ class Parameters:
     def _declare(self, spec: ParameterSpec) -> None:
         """Declare with the value given at start if that is right, else with the default."""
         free = ParameterDescriptor(dynamic_typing=True)
-        given = self._node.declare_parameter(spec.name, spec.default, free).value
+        given: Any = self._node.declare_parameter(spec.name, spec.default, free).value
         self._node.undeclare_parameter(spec.name)
         reason = refusal(spec, given)
         if reason is not None:

@@ -13,10 +13,11 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -71,7 +72,7 @@ def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handle
 
 def _spin_until(stop: threading.Event, node: RunnableNode) -> None:
     executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    executor.add_node(cast(Node, node))
     spinner = threading.Thread(target=_spin, args=(executor, node, stop), name="executor")
     spinner.start()
     stop.wait()

@@ -16,6 +16,10 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from rclpy.service import Service
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
@@ -49,9 +53,7 @@ class SegmentationNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__(interface.NODE_NAME)
-        self._settings = Parameters(
-            self, SPECS, may_set=self._may_set, on_set=self._on_parameter
-        )
+        self._settings = Parameters(self, SPECS, may_set=self._may_set, on_set=self._on_parameter)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs on when simulated time stops
         self._configured = self._active = False
         self._values: dict[str, Any] = {}
@@ -59,10 +61,13 @@ class SegmentationNode(LifecycleNode):
         self._health: Health | None = None
         self._about: dict[str, object] = {}
         self._outputs: Outputs | None = None
-        self._state_publisher = self._diagnostics_publisher = None
-        self._image_subscription = self._camera_info_subscription = None
-        self._reset_service = None
-        self._heartbeat = self._diagnostics_timer = None
+        self._state_publisher: Publisher | None = None
+        self._diagnostics_publisher: Publisher | None = None
+        self._image_subscription: Subscription | None = None
+        self._camera_info_subscription: Subscription | None = None
+        self._reset_service: Service | None = None
+        self._heartbeat: Timer | None = None
+        self._diagnostics_timer: Timer | None = None
         self._camera_info: CameraInfo | None = None
         self._state_published_at = 0.0
         self._mailbox: Mailbox[Image | CompressedImage] | None = None

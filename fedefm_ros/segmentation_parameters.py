@@ -94,7 +94,7 @@ SPECS = (
     ParameterSpec(
         "max_image_size",
         4096,
-        "Larger images are refused; of the longer side.",
+        "Longest side of an image that is accepted.",
         unit="pixels",
         minimum=32,
         maximum=16384,
@@ -141,7 +141,6 @@ SPECS = (
         live=True,
     ),
     ParameterSpec("overlay", True, "Publish overlay while somebody subscribes to it.", live=True),
-    *TRACKER,
     ParameterSpec(
         "diagnostics_period",
         1.0,
@@ -150,6 +149,7 @@ SPECS = (
         minimum=0.1,
         maximum=60.0,
     ),
+    *TRACKER,
 )
 
 

@@ -44,7 +44,8 @@ def state_message(
 
     state; frame_stamp_ns: of the newest frame processed, empty before it; and for each kind
     NAME_tip: valid or none, in that frame; NAME_confidence: 0 to 1, empty without a tip;
-    NAME_track: SEARCHING, TRACKED, BRIDGED or LOST. In state STALE or FAULT no tip is valid.
+    NAME_track: SEARCHING, TRACKED, BRIDGED or LOST. In state STALE or FAULT there is no tip and
+    NAME_track is empty.
     """
     values: dict[str, object] = {
         "state": verdict.state.value,
@@ -53,10 +54,10 @@ def state_message(
     processing = verdict.state in (State.TRACKING, State.LOST)
     for kind in interface.KINDS:
         confidence = last.confidence.get(kind) if processing else None
-        phase = last.phases.get(kind, TrackPhase.SEARCHING)
+        phase = last.phases.get(kind, TrackPhase.SEARCHING).value if processing else ""
         values[f"{kind}_tip"] = "none" if confidence is None else "valid"
         values[f"{kind}_confidence"] = "" if confidence is None else f"{confidence:.3f}"
-        values[f"{kind}_track"] = phase.value
+        values[f"{kind}_track"] = phase
     return status_message(
         stamp,
         f"{interface.NODE_NAME}: tracking",

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts segmentation_node, and with `source` also a playback_node that feeds it.
+
+    ros2 launch fedefm_ros segment.launch.py image_topic:=/xray/image_raw
+    ros2 launch fedefm_ros segment.launch.py source:=sim
+    ros2 launch fedefm_ros segment.launch.py source:=run.dcm rate:=15.0
+
+Ctrl-C ends all. An argument left empty leaves the value to params_file, or to the node's default.
+"""
+
+import os
+import posixpath
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from fedefm_ros.transport import LARGE_DATA, LOCALHOST_VARIABLES, TRANSPORT_VARIABLE
+from launch import LaunchContext, LaunchDescription
+
+PACKAGE = "fedefm_ros"
+
+ARGUMENTS = [
+    DeclareLaunchArgument(
+        "model", default_value="", description="Model file, or the name of a shipped model."
+    ),
+    DeclareLaunchArgument(
+        "runtime",
+        default_value="",
+        choices=["", "auto", "tensorrt", "openvino", "onnxruntime", "torch"],
+        description="Inference runtime; auto takes the first that works.",
+    ),
+    DeclareLaunchArgument(
+        "image_topic",
+        default_value="image",
+        description="Topic of the raw images. Compressed ones are expected on TOPIC/compressed, "
+        "and camera_info beside it.",
+    ),
+    DeclareLaunchArgument(
+        "image_transport",
+        default_value="",
+        choices=["", "raw", "compressed"],
+        description="Which of the two image topics is used.",
+    ),
+    DeclareLaunchArgument(
+        "namespace", default_value="", description="Namespace of both nodes and their topics."
+    ),
+    DeclareLaunchArgument(
+        "params_file",
+        default_value="",
+        description="YAML file of parameters; config/segment.yaml shows them all.",
+    ),
+    DeclareLaunchArgument(
+        "source",
+        default_value="",
+        description="Empty: a live topic. sim: the simulator. Else a file or folder to play in a "
+        "loop.",
+    ),
+    DeclareLaunchArgument(
+        "rate",
+        default_value="0.0",
+        description="Frames a second to play the source at; 0: its own rate, else 30.",
+    ),
+    DeclareLaunchArgument(
+        "transport",
+        default_value="auto",
+        choices=["auto", "default", "large_data"],
+        description="large_data: Fast DDS set up for images, which must then be so at both ends. "
+        "default: as the environment says. auto: large_data with a source, default without.",
+    ),
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="true",
+        choices=["true", "false"],
+        description="Configure and activate segmentation_node at once.",
+    ),
+    DeclareLaunchArgument(
+        "overlay",
+        default_value="",
+        choices=["", "true", "false"],
+        description="Publish images with the result drawn in, while somebody subscribes.",
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        choices=["debug", "info", "warn", "error", "fatal"],
+        description="Of both nodes.",
+    ),
+]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments; the nodes follow when their values are known."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes)])
+
+
+def nodes(context: LaunchContext) -> list[Node]:
+    """segmentation_node, and playback_node when there is a source."""
+    given = context.launch_configurations
+    parameters = {"autostart": flag(given["autostart"])}
+    parameters |= {name: text(given[name]) for name in ("model", "runtime") if given[name]}
+    if given["overlay"]:
+        parameters["overlay"] = flag(given["overlay"])
+    started = [node("segmentation_node", parameters, given)]
+    if given["source"]:
+        rate = ParameterValue(float(given["rate"]), value_type=float)
+        playback = {"source": text(given["source"]), "rate": rate, "loop": True}
+        started.append(node("playback_node", playback, given))
+    return started
+
+
+def node(name: str, parameters: dict, given: dict) -> Node:
+    """One of our nodes, with what both have in common."""
+    topic = given["image_topic"]
+    if given["image_transport"]:
+        parameters = {**parameters, "image_transport": text(given["image_transport"])}
+    return Node(
+        package=PACKAGE,
+        executable=name,
+        name=name,
+        namespace=given["namespace"],
+        parameters=[*([given["params_file"]] if given["params_file"] else []), parameters],
+        remappings=[
+            ("image", topic),
+            ("image/compressed", f"{topic}/compressed"),
+            ("camera_info", posixpath.join(posixpath.dirname(topic), "camera_info")),
+        ],
+        ros_arguments=["--log-level", given["log_level"]],
+        additional_env=transport_environment(given["transport"], bool(given["source"])),
+        output="screen",
+    )
+
+
+def transport_environment(transport: str, has_source: bool) -> dict[str, str]:
+    """Environment for images of some megabytes over Fast DDS, see 'Transport' in the README."""
+    if transport == "default" or (transport == "auto" and not has_source):
+        return {}
+    wide = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "0"}
+    undone = {name: wide[name] for name in LOCALHOST_VARIABLES if name in os.environ}
+    return {TRANSPORT_VARIABLE: LARGE_DATA, **undone}
+
+
+def text(value: str) -> ParameterValue:
+    """A string that stays one, even when it looks like a number."""
+    return ParameterValue(value, value_type=str)
+
+
+def flag(value: str) -> bool:
+    """'true' or 'false' as a bool."""
+    return value == "true"
