@@ -16,20 +16,29 @@ SMOOTHING_PX = 2.5  # standard deviation along the arc; shrinks a bend of 15 px 
 _STEP = 0.5  # of the samples across the wire
 
 
-def refine(stroke: Stroke, mask: npt.NDArray[np.uint8]) -> FloatArray:
-    """(N, 2) x, y about 1 px apart: the middle of mask (H, W; 0 or 255) along stroke.
+def refine(
+    stroke: Stroke, mask: npt.NDArray[np.uint8], hidden: npt.NDArray[np.uint8]
+) -> FloatArray:
+    """(N, 2) x, y about 1 px apart: the middle of mask along stroke.
+
+    mask, hidden: (H, W) of 0 or 255, the wire and what may lie over it.
 
     Where the wire is hidden or crosses another, the line goes on smoothly between what is seen.
     Free ends are stretched to the end of the mask. Fewer than two points mean: too short.
     """
-    cut = 0 if stroke.closed else min(round(0.4 * stroke.width), (len(stroke.points) - 2) // 3)
-    points = stroke.points[cut:-cut] if cut > 0 else stroke.points
+    points = _without_loose_ends(stroke)
     line = smooth(resample(points))
     if len(line) < 2 or stroke.closed:
         return line
-    line = resample(_stretched(line, mask, stroke.width))
-    line = _centered(line, mask, stroke.width)
-    return line
+    line = resample(_stretched(line, mask, stroke))
+    return _centered(line, mask, hidden, stroke.width)
+
+
+def _without_loose_ends(stroke: Stroke) -> FloatArray:
+    """The points less the last ones at free ends, where a skeleton bends into a corner."""
+    cut = 0 if stroke.closed else min(round(0.4 * stroke.width), (len(stroke.points) - 2) // 3)
+    first, last = (0 if touching else max(cut, 0) for touching in stroke.touching)
+    return stroke.points[first : len(stroke.points) - last]
 
 
 def arc_length(line: FloatArray) -> FloatArray:
@@ -97,13 +106,20 @@ def sample(image: npt.NDArray[np.uint8], points: FloatArray) -> FloatArray:
     return np.asarray(values, dtype=np.float64)
 
 
-def _stretched(line: FloatArray, mask: npt.NDArray[np.uint8], width: float) -> FloatArray:
-    """Both ends extended straight to where the mask ends, by one width and a bit at most."""
-    ends = []
-    for end in (line[::-1], line):
-        direction = end_direction(end)
-        ends.append(end[-1] + direction * _run_length(end[-1], direction, mask, width + 3.0))
-    return np.concatenate((ends[0][None], line, ends[1][None]))
+def _stretched(line: FloatArray, mask: npt.NDArray[np.uint8], stroke: Stroke) -> FloatArray:
+    """Free ends extended straight to where the mask ends, by a width and a bit at most."""
+    parts = [line]
+    if not stroke.touching[0]:
+        parts.insert(0, _beyond(line[::-1], mask, stroke.width))
+    if not stroke.touching[1]:
+        parts.append(_beyond(line, mask, stroke.width))
+    return np.concatenate(parts)
+
+
+def _beyond(line: FloatArray, mask: npt.NDArray[np.uint8], width: float) -> FloatArray:
+    """(1, 2) the point where the mask ends beyond the last point of line."""
+    direction = end_direction(line)
+    return line[-1:] + direction * _run_length(line[-1], direction, mask, width + 3.0)
 
 
 def _run_length(
@@ -118,16 +134,24 @@ def _run_length(
     return float(inside.sum() * step / 3)
 
 
-def _centered(line: FloatArray, mask: npt.NDArray[np.uint8], width: float) -> FloatArray:
+def _centered(
+    line: FloatArray,
+    mask: npt.NDArray[np.uint8],
+    hidden: npt.NDArray[np.uint8],
+    width: float,
+) -> FloatArray:
+    """Line moved across itself to the middle of the mask, wherever its full width is seen."""
     half = max(1, int((0.9 * width + 2.0) / _STEP))
     offsets = np.arange(-half, half + 1) * _STEP
     normal = normals(line)
-    profile = sample(mask, line[:, None] + offsets[None, :, None] * normal[:, None]) / 255.0
+    grid = line[:, None] + offsets[None, :, None] * normal[:, None]
+    profile = sample(mask, grid) / 255.0
+    covered = sample(hidden, grid).max(axis=1) > 127
     inside = profile >= 0.5
     profile[:, half:] *= np.minimum.accumulate(inside[:, half:], axis=1)
     profile[:, half::-1] *= np.minimum.accumulate(inside[:, half::-1], axis=1)
     total = profile.sum(axis=1)
-    usable = inside[:, half] & (total * _STEP < 1.4 * width + 1.0)
+    usable = inside[:, half] & ~covered & (total * _STEP < 1.4 * width + 1.0)
     if not usable.any():
         return line
     index = np.arange(len(line))

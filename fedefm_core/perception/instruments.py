@@ -7,8 +7,6 @@ each finished instrument is then mapped to input pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +15,16 @@ from pydantic import Field
 from fedefm_core.config import Settings
 from fedefm_core.perception.centerline import arc_length, refine
 from fedefm_core.perception.contract import TIP_STRIDE
+from fedefm_core.perception.fragments import GapLimits, join_fragments
 from fedefm_core.perception.preprocess import Letterbox
 from fedefm_core.perception.runtimes.base import NetworkOutput
 from fedefm_core.perception.strokes import (
-    End,
     SkeletonGraph,
-    Stroke,
-    best_pairs,
     build_graph,
-    link,
     trace_strokes,
-    turning_rad,
 )
 from fedefm_core.perception.thinning import thin
-from fedefm_core.perception.tips import Surroundings, TipSettings, orient
+from fedefm_core.perception.tips import Line, Surroundings, TipSettings, orient
 from fedefm_core.perception.types import (
     BACKGROUND,
     CATHETER,
@@ -39,8 +33,6 @@ from fedefm_core.perception.types import (
     FloatArray,
     Instrument,
 )
-
-_END_PX = 12  # length over which the direction of a fragment's end is taken
 
 
 class InstrumentSettings(Settings):
@@ -63,16 +55,8 @@ class InstrumentSettings(Settings):
     max_instruments: int = Field(default=8, ge=1)
     max_gap_px: float = Field(default=14.0, ge=0)
     max_hidden_gap_px: float = Field(default=50.0, ge=0)
-    max_gap_turn_rad: float = Field(default=0.6, ge=0)
+    max_gap_turn_rad: float = Field(default=0.8, ge=0)
     tip: TipSettings = TipSettings()
-
-
-@dataclass(frozen=True)
-class Line:
-    """A centerline (N, 2) in pixels of the view, and the width of its mask."""
-
-    points: FloatArray
-    width: float
 
 
 def find_instruments(
@@ -107,10 +91,15 @@ def find_lines(
     graph = _skeleton_graph(mask, settings)
     if graph is None:
         return []
-    strokes = _join_fragments(trace_strokes(graph), labels, label, settings)
+    limits = GapLimits(settings.max_gap_px, settings.max_hidden_gap_px, settings.max_gap_turn_rad)
+    strokes = join_fragments(trace_strokes(graph), labels, limits)
     strokes.sort(key=lambda stroke: -len(stroke.points))
     outline = mask * np.uint8(255)
-    lines = [Line(refine(s, outline), s.width) for s in strokes[: settings.max_instruments]]
+    hidden = np.where((labels != label) & (labels != BACKGROUND), np.uint8(255), np.uint8(0))
+    lines = [
+        Line(refine(stroke, outline, hidden), stroke.width, stroke.touching)
+        for stroke in strokes[: settings.max_instruments]
+    ]
     return [line for line in lines if arc_length(line.points)[-1] >= settings.min_length_px]
 
 
@@ -186,7 +175,7 @@ def _instrument(
     settings: TipSettings,
 ) -> Instrument:
     """Finish one instrument and map it to input pixels."""
-    ordered, tip = orient(line.points, around, settings)
+    ordered, tip = orient(line, around, settings)
     mean = _mean_probability(ordered, probability)
     shift = np.array(box.offset[::-1], np.float64)
     centerline = box.to_input(ordered + shift)
@@ -211,52 +200,3 @@ def _mean_probability(line: FloatArray, probability: npt.NDArray[np.uint8]) -> f
     x = np.clip(np.rint(line[:, 0]).astype(int), 0, width - 1)
     y = np.clip(np.rint(line[:, 1]).astype(int), 0, height - 1)
     return float(probability[y, x].mean() / 255.0)
-
-
-def _join_fragments(
-    strokes: list[Stroke],
-    labels: npt.NDArray[np.uint8],
-    label: int,
-    settings: InstrumentSettings,
-) -> list[Stroke]:
-    """Link the ends of strokes that continue each other across a gap."""
-    open_strokes = [stroke for stroke in strokes if not stroke.closed]
-    if len(open_strokes) < 2:
-        return strokes
-    ends: list[End] = [(i, e) for i in range(len(open_strokes)) for e in (0, 1)]
-    cost = _gap_cost(open_strokes, labels, label, settings)
-    partners = {ends[a]: ends[b] for i, j in best_pairs(cost) for a, b in ((i, j), (j, i))}
-    joined = link([s.points for s in open_strokes], [s.width for s in open_strokes], partners)
-    return [stroke for stroke in strokes if stroke.closed] + joined
-
-
-def _gap_cost(
-    strokes: list[Stroke],
-    labels: npt.NDArray[np.uint8],
-    label: int,
-    settings: InstrumentSettings,
-) -> FloatArray:
-    """(E, E) cost of joining ends, infinite where they do not continue each other."""
-    runs = [run for s in strokes for run in (s.points[::-1], s.points)]
-    positions = np.array([run[-1] for run in runs])
-    directions = np.array([run[-1] - run[-1 - min(_END_PX, len(run) - 1)] for run in runs])
-    directions /= np.maximum(np.hypot(*directions.T), 1e-9)[:, None]
-    gap = np.hypot(*np.moveaxis(positions[None] - positions[:, None], -1, 0))
-    turn = turning_rad(positions, directions)
-    cost = np.where(turn <= settings.max_gap_turn_rad, gap * (1 + turn), np.inf)
-    cost[gap > settings.max_hidden_gap_px] = np.inf
-    owner = np.arange(len(runs)) // 2
-    cost[owner[:, None] == owner[None]] = np.inf
-    for i, j in np.argwhere((gap > settings.max_gap_px) & np.isfinite(cost)):
-        if not _hidden(positions[i], positions[j], labels, label):
-            cost[i, j] = np.inf
-    return np.minimum(cost, cost.T)
-
-
-def _hidden(
-    start: FloatArray, stop: FloatArray, labels: npt.NDArray[np.uint8], label: int
-) -> bool:
-    """Is the straight line between two ends covered by the other instrument?"""
-    line = np.rint(np.linspace(start, stop, 16)[1:-1]).astype(int)
-    between = labels[line[:, 1], line[:, 0]]
-    return bool(np.mean((between != BACKGROUND) & (between != label)) > 0.6)

@@ -23,11 +23,15 @@ End = tuple[int, int]  # (piece, 0 for its first point or 1 for its last)
 
 @dataclass(frozen=True)
 class Stroke:
-    """points: (N, 2) x, y pixel centers in order. width: of the mask around it. closed: a ring."""
+    """points: (N, 2) x, y pixel centers in order. width: of the mask around it. closed: a ring.
+
+    touching: does the first, the last point end at another stroke, or at this one itself?
+    """
 
     points: FloatArray
     width: float
     closed: bool = False
+    touching: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True)
@@ -104,15 +108,15 @@ def trace_strokes(graph: SkeletonGraph) -> list[Stroke]:
         Stroke(graph.points[ring], float(graph.width[ring[0]]), closed=True) for ring in rings
     ]
     crowded = {end for ends in nodes if len(ends) > 2 for end in ends}
-    pieces = [_trimmed(graph, path, i, crowded) for i, path in enumerate(branches)]
-    widths = [float(graph.width[path[0]]) for path in branches]
-    return strokes + link(pieces, widths, partners)
+    pieces = [
+        Stroke(_trimmed(graph, path, i, crowded), float(graph.width[path[0]]))
+        for i, path in enumerate(branches)
+    ]
+    return strokes + link(pieces, partners, crowded)
 
 
-def link(
-    pieces: Sequence[FloatArray], widths: Sequence[float], partners: dict[End, End]
-) -> list[Stroke]:
-    """Chain pieces (N, 2) at their linked ends into strokes; deterministic."""
+def link(pieces: Sequence[Stroke], partners: dict[End, End], crowded: set[End]) -> list[Stroke]:
+    """Chain pieces at their linked ends into strokes; crowded: ends that touch something."""
     strokes = []
     used: set[int] = set()
     free = [(i, e) for i in range(len(pieces)) for e in (0, 1) if (i, e) not in partners]
@@ -121,10 +125,12 @@ def link(
         if start[0] in used:
             continue
         chain, closed = _follow(start, partners, used)
-        parts = [pieces[i] if e == 0 else pieces[i][::-1] for i, e in chain]
-        lengths = np.array([len(part) for part in parts], np.float64)
-        width = float(np.average([widths[i] for i, _ in chain], weights=lengths))
-        strokes.append(Stroke(np.concatenate(parts), width, closed))
+        parts = [pieces[i].points if e == 0 else pieces[i].points[::-1] for i, e in chain]
+        lengths = [len(part) for part in parts]
+        width = float(np.average([pieces[i].width for i, _ in chain], weights=lengths))
+        last = (chain[-1][0], 1 - chain[-1][1])
+        touching = (start in crowded, last in crowded)
+        strokes.append(Stroke(np.concatenate(parts), width, closed, touching))
     return strokes
 
 
@@ -266,11 +272,23 @@ def _pair_at_junction(
         return {ends[0]: ends[1], ends[1]: ends[0]} if ends[0] != ends[1] else {}
     positions, directions = zip(*(_outgoing(graph, branches, end) for end in ends), strict=True)
     turning = turning_rad(np.array(positions), np.array(directions))
-    return {
-        ends[a]: ends[b]
-        for i, j in best_pairs(np.where(turning <= MAX_TURN_RAD, turning, np.inf))
-        for a, b in ((i, j), (j, i))
-    }
+    cost = np.where(turning <= MAX_TURN_RAD, turning, np.inf)
+    if len(ends) == 3:
+        _open_loop(cost, turning, [piece for piece, _ in ends])
+    return {ends[a]: ends[b] for i, j in best_pairs(cost) for a, b in ((i, j), (j, i))}
+
+
+def _open_loop(cost: FloatArray, turning: FloatArray, pieces: list[int]) -> None:
+    """Where one branch comes back to its own start, the third end goes on into it, in place.
+
+    A wire that ends in a loop looks like a ring on a stem; its tip is where the ring closes.
+    """
+    for stem in range(3):
+        a, b = (end for end in range(3) if end != stem)
+        if pieces[a] == pieces[b]:
+            cost[:] = np.inf
+            into = a if turning[stem, a] <= turning[stem, b] else b
+            cost[stem, into] = cost[into, stem] = 0.0
 
 
 def _outgoing(

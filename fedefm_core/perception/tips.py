@@ -19,14 +19,18 @@ from fedefm_core.perception.centerline import end_direction
 from fedefm_core.perception.contract import TIP_STRIDE
 from fedefm_core.perception.types import FloatArray
 
+_CUT_BACK_PX = 40  # a tip lies on a loop, at most so far before the end of the loop
+
 
 class TipSettings(Settings):
     """How tips are found. Lengths in network pixels.
 
     An end within border_px of the view's border is where an instrument enters. A guidewire's end
     within mouth_px (plus half the catheter's width) of a catheter's end is where it leaves that
-    catheter. A peak counts for an end within peak_px of it. Standard deviations of the outline's
-    end along and across the wire: end_along_px, end_across_px; of a tip never less than floor_px.
+    catheter. A peak counts for an end within peak_px of it, or twice that where the end touches a
+    wire, so that the outline does not show it. Standard deviations of the outline's end along and
+    across the wire: end_along_px, end_across_px, and touching_px along where it touches a wire; of
+    a tip never less than floor_px.
     """
 
     border_px: float = Field(default=4.0, ge=0)
@@ -34,7 +38,20 @@ class TipSettings(Settings):
     peak_px: float = Field(default=12.0, gt=0)
     end_along_px: float = Field(default=1.0, gt=0)
     end_across_px: float = Field(default=0.7, gt=0)
+    touching_px: float = Field(default=8.0, gt=0)
     floor_px: float = Field(default=0.5, gt=0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """points: (N, 2) x, y of a centerline; width: of its mask.
+
+    touching: does the first, the last point end at another line, or at this one itself?
+    """
+
+    points: FloatArray
+    width: float
+    touching: tuple[bool, bool] = (False, False)
 
 
 @dataclass(frozen=True)
@@ -72,21 +89,25 @@ class Surroundings:
 
 
 def orient(
-    line: FloatArray, around: Surroundings, settings: TipSettings
+    line: Line, around: Surroundings, settings: TipSettings
 ) -> tuple[FloatArray, Tip | None]:
     """The line (N, 2) from where it enters to its tip; and the tip, None when not in view."""
-    ends = (line[0], line[-1])
+    ends = (line.points[0], line.points[-1])
     enters = [_at_border(end, around.size, settings.border_px) for end in ends]
     leaves = [_at_mouth(end, around.mouths) for end in ends]
-    peaks = [find_peak(around, end, settings.peak_px) for end in ends]
-    tip_end = _choose(enters, leaves, [peak.value for peak in peaks], line, around.size)
+    peaks = [
+        find_peak(around, end, settings.peak_px * (2 if touching else 1))
+        for end, touching in zip(ends, line.touching, strict=True)
+    ]
+    tip_end = _choose(enters, leaves, [peak.value for peak in peaks], line.points, around.size)
     if tip_end is None:
-        backwards = enters == [True, True] and leaves[1] > leaves[0]
-        return (line[::-1] if backwards else line), None
-    ordered = line if tip_end == 1 else line[::-1]
+        backwards = all(enters) and leaves[1] > leaves[0]
+        return (line.points[::-1] if backwards else line.points), None
+    ordered = line.points if tip_end == 1 else line.points[::-1]
     other = 1 - tip_end
     rival = 0.0 if enters[other] or leaves[other] else peaks[other].value
-    return ordered, _measure(ordered, peaks[tip_end], rival, settings)
+    along = settings.touching_px if line.touching[tip_end] else settings.end_along_px
+    return _measure(ordered, peaks[tip_end], rival, along, settings)
 
 
 def _choose(
@@ -172,20 +193,35 @@ def _log(value: float) -> float:
     return math.log(min(max(value, 1e-4), 1.0)) if math.isfinite(value) else math.log(1e-4)
 
 
-def _measure(line: FloatArray, peak: Peak, rival: float, settings: TipSettings) -> Tip:
-    """Weigh the outline's end and the peak by their covariances; disagreement widens the sum."""
+def _measure(
+    line: FloatArray, peak: Peak, rival: float, along: float, settings: TipSettings
+) -> tuple[FloatArray, Tip]:
+    """The line cut or drawn out to its tip; and the tip, from the outline's end and the peak.
+
+    The two are weighed by their covariances. Where they disagree the outline is doubted, as much
+    as the peak is high: faint tips are cut off in label maps, and touching ones are hidden.
+    """
     direction = end_direction(line)
-    heading = float(np.arctan2(direction[1], direction[0]))
     axes = np.column_stack((direction, (-direction[1], direction[0])))
-    along, across = settings.end_along_px, settings.end_across_px
-    end_covariance = axes @ np.diag((along**2, across**2)) @ axes.T
+    end = axes @ np.diag((along**2, settings.end_across_px**2)) @ axes.T
     # a low peak says little: its variance grows as its value falls
-    peak_covariance = np.eye(2) * (0.5 * peak.sigma_px) ** 2 / max(peak.value, 1e-3)
-    gain = end_covariance @ np.linalg.inv(end_covariance + peak_covariance)
+    heat = np.eye(2) * (0.5 * peak.sigma_px) ** 2 / max(peak.value, 1e-3)
     gap = peak.position - line[-1]
+    misfit = float(gap @ np.linalg.solve(end + heat, gap))
+    end = end * max(1.0, misfit * peak.value)
+    gain = end @ np.linalg.inv(end + heat)
     position = line[-1] + gain @ gap
-    covariance = (np.eye(2) - gain) @ end_covariance
-    misfit = float(gap @ np.linalg.inv(end_covariance + peak_covariance) @ gap)
-    covariance = covariance * max(1.0, misfit) + settings.floor_px**2 * np.eye(2)
+    leftover = max(1.0, float(gap @ np.linalg.solve(end + heat, gap)))
+    covariance = (np.eye(2) - gain) @ end * leftover + settings.floor_px**2 * np.eye(2)
+    line, direction = _ending_at(line, position)
+    heading = float(np.arctan2(direction[1], direction[0]))
     support = max(0.0, peak.value - 0.5 * rival)
-    return Tip(position, heading, 0.5 * (covariance + covariance.T), support)
+    return line, Tip(position, heading, 0.5 * (covariance + covariance.T), support)
+
+
+def _ending_at(line: FloatArray, tip: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The line cut back, or drawn out, to end at tip; and the direction of its end."""
+    tail = line[-_CUT_BACK_PX:]
+    nearest = len(line) - len(tail) + int(np.argmin(np.hypot(*(tail - tip).T)))
+    nearest = max(nearest, 1)
+    return np.concatenate((line[:nearest], tip[None])), end_direction(line[: nearest + 1])
