@@ -28,6 +28,7 @@ from fedefm_core.simulation.truth import KINDS, SimulatedFrame
 
 Rng = np.random.Generator
 Image = npt.NDArray[np.float32]
+_SEQUENCE_STREAM = 2**31  # keeps the random numbers of sequences apart from those of still frames
 _BREATHING_MARGIN = 16  # pixels of a 512-pixel image that the anatomy may move
 
 
@@ -85,22 +86,54 @@ def simulate_sequence(
     """An insertion: instruments advance from the border while the patient breathes.
 
     Yields length frames, stamped from 0 at frame_rate_hz. Deterministic in all arguments.
+    Raises SimulationError when kind is unknown.
     """
+    insertion = random_insertion(seed, length, settings, kind, frame_rate_hz)
+    for index in range(length):
+        yield insertion_frame(insertion, index)
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """A scene and its instruments, fully inserted; any frame can be drawn without the others.
+
+    breathing_hz, breathing_px: rate and amplitude of the anatomy's movement.
+    """
+
+    seed: int
+    length: int
+    frame_rate_hz: float
+    scene: Scene
+    designs: Sequence[Design]
+    breathing_hz: float
+    breathing_px: float
+
+
+def random_insertion(
+    seed: int,
+    length: int,
+    settings: SimulationSettings | None = None,
+    kind: str | None = None,
+    frame_rate_hz: float = 30.0,
+) -> Insertion:
+    """Draw what simulate_sequence shows; same arguments, same errors."""
     settings = settings or SimulationSettings()
-    rng = np.random.default_rng([seed, 2**31])
+    rng = np.random.default_rng([seed, _SEQUENCE_STREAM])
     scene = random_scene(rng, settings, kind)
     designs = _designs_with_tip(rng, scene)
     breathing = rng.uniform(0.2, 0.35), rng.uniform(2, 10) * scene.scale
-    for index in range(length):
-        time = index / frame_rate_hz
-        progress = _progress(index / max(length - 1, 1))
-        moved = _breathe(scene, time, *breathing)
-        frame_rng = np.random.default_rng([seed, 2**31, index])
-        frame = render(moved, [_advance(d, progress) for d in designs], frame_rng, index=index)
-        stamped = replace(
-            frame.frame, stamp_ns=round(time * 1e9), source=f"simulated insertion, seed {seed}"
-        )
-        yield replace(frame, frame=stamped)
+    return Insertion(seed, length, frame_rate_hz, scene, designs, *breathing)
+
+
+def insertion_frame(insertion: Insertion, index: int) -> SimulatedFrame:
+    """Frame index of the insertion, 0 <= index < length, stamped index / frame_rate_hz."""
+    time = index / insertion.frame_rate_hz
+    progress = _progress(index / max(insertion.length - 1, 1))
+    moved = _breathe(insertion.scene, time, insertion.breathing_hz, insertion.breathing_px)
+    rng = np.random.default_rng([insertion.seed, _SEQUENCE_STREAM, index])
+    frame = render(moved, [_advance(d, progress) for d in insertion.designs], rng, index=index)
+    source = f"simulated insertion, seed {insertion.seed}"
+    return replace(frame, frame=replace(frame.frame, stamp_ns=round(time * 1e9), source=source))
 
 
 def random_scene(rng: Rng, settings: SimulationSettings, kind: str | None) -> Scene:
