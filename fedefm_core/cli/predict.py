@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,6 @@ from fedefm_core.cli.main import app
 if TYPE_CHECKING:
     from fedefm_core.cli.predictions import PredictionWriter
     from fedefm_core.evaluation.frame_names import NamedFrame
-    from fedefm_core.frames import FrameSource
     from fedefm_core.perception import Segmenter
 
 Skipped = list[tuple[Path, str]]
@@ -42,6 +42,9 @@ def predict(
     be read are set aside and listed at the end; exit code 1 when nothing could be processed.
     """
     from fedefm_core.cli.predictions import PredictionWriter, check_output_folder
+    from fedefm_core.cli.progress import progress
+    from fedefm_core.errors import FrameError
+    from fedefm_core.evaluation.frame_names import named_frames
     from fedefm_core.frames import open_source
     from fedefm_core.perception import Segmenter, open_runtime
 
@@ -50,10 +53,15 @@ def predict(
     check_input_folder(frames.path, out)
     segmenter = Segmenter(open_runtime(model, runtime, threads))
     segmenter.warm_up()
+    named = named_frames(frames)
+    first = next(named, None)  # fails before the output folder is made if nothing can be read
+    if first is None:
+        raise FrameError(f"{frames.name} holds no frames")
     set_aside: Skipped = []
     with PredictionWriter(out, overwrite) as writer:
         try:
-            predict_all(frames, segmenter, writer, set_aside)
+            for frame in progress(chain([first], named), "Predicting", frames.frame_count):
+                predict_frame(frame, segmenter, writer, set_aside)
         finally:
             typer.echo(f"{writer.frames} frames written to {out}")
             report_skipped(frames.skipped + set_aside)
@@ -61,33 +69,26 @@ def predict(
         raise typer.Exit(1)
 
 
-def predict_all(
-    frames: FrameSource, segmenter: Segmenter, writer: PredictionWriter, set_aside: Skipped
+def predict_frame(
+    named: NamedFrame, segmenter: Segmenter, writer: PredictionWriter, set_aside: Skipped
 ) -> None:
-    """Process and write every frame; files whose pixels perception refuses go to set_aside."""
-    from fedefm_core.cli.progress import progress
-    from fedefm_core.errors import FrameError
-    from fedefm_core.evaluation.frame_names import named_frames
-
-    for named in progress(named_frames(frames), "Predicting", frames.frame_count):
-        try:
-            _predict_one(named, segmenter, writer)
-        except FrameError as error:
-            set_aside.append((Path(named.frame.source), str(error)))
-
-
-def _predict_one(named: NamedFrame, segmenter: Segmenter, writer: PredictionWriter) -> None:
+    """Process and write one frame; one that perception refuses goes to set_aside."""
     from fedefm_core.cli.predictions import frame_row
+    from fedefm_core.errors import FrameError
     from fedefm_core.frames import to_grey8
     from fedefm_core.perception import draw_overlay
 
     if named.first:  # what was tracked in another file says nothing of this one
         segmenter.reset()
-    perception = segmenter.process(named.frame)
+    try:
+        perception = segmenter.process(named.frame)
+        overlay = draw_overlay(to_grey8(named.frame), perception)
+    except FrameError as error:
+        set_aside.append((Path(named.frame.source), f"{named.frame.source}: {error}"))
+        return
     metadata = segmenter.runtime.metadata
     model = f"{metadata.name}@{metadata.weights_sha256[:12]}"
     row = frame_row(named.frame.source, named.frame.index + 1, perception, model)
-    overlay = draw_overlay(to_grey8(named.frame), perception)
     writer.write(named.name, row, perception.label_map, overlay)
 
 
