@@ -47,7 +47,7 @@ class EvaluationSettings(Settings):
     """
 
     centerline_tolerance_px: float = Field(default=3.0, ge=0, le=100)
-    tip_gate_px: float = Field(default=20.0, gt=0)
+    tip_gate_px: float = Field(default=20.0, gt=0, le=10_000)
     bootstrap_resamples: int = Field(default=1000, ge=1, le=100_000)
     bootstrap_seed: NonNegativeInt = 0
     confidence: float = Field(default=0.95, gt=0, lt=1)
@@ -219,7 +219,10 @@ def _region(label_map: LabelMap, region: str) -> BoolArray:
 
 
 def _skeleton(mask: BoolArray) -> BoolArray:
-    return thin(mask.astype(np.uint8), max_iterations=max(mask.shape)).astype(np.bool_)
+    """Skeleton of mask (H, W), by the thinning that perception uses, to the very end."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    thin(padded, max_iterations=max(mask.shape))
+    return padded[1:-1, 1:-1] > 0
 
 
 def _tips(instruments: Sequence[Instrument], kind: str) -> FloatArray:
