@@ -125,6 +125,29 @@ def enforce(parity: Parity, precision: str) -> None:
         )
 
 
+def table(parities: Iterable[Parity]) -> list[list[str]]:
+    """Rows for printing: the header, then one comparison a row."""
+    header = ["compared", "frames", "pixels", "foreground", "tip px median", "max", "lost", "new"]
+    return [header, *(_row(parity) for parity in parities)]
+
+
+def _row(parity: Parity) -> list[str]:
+    return [
+        f"{parity.candidate} with {parity.reference}",
+        str(parity.frames),
+        f"{parity.pixel_drift:.1e}",
+        _text(parity.foreground_drift, ".2%"),
+        _text(parity.tip_shift_px_median, ".3f"),
+        _text(parity.tip_shift_px_max, ".2f"),
+        str(parity.tips_lost),
+        str(parity.tips_gained),
+    ]
+
+
+def _text(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
 def torch_reference(network: nn.Module) -> Infer:
     """The network itself, in eager float torch, as the reference of its export."""
     graph = Graph(network).eval()

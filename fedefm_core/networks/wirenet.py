@@ -7,6 +7,8 @@ ReLU, nearest upsampling, sums. Nothing runs at full resolution but the reshapin
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,15 +51,11 @@ class Wirenet(nn.Module):
         settings = settings or WirenetSettings()
         channels = settings.channels
         self.stem = nn.Sequential(nn.PixelUnshuffle(STRIDE), _conv_norm(STRIDE**2, channels[0]))
-        self.down = nn.ModuleList(
-            _conv_norm(a, b, stride=2) for a, b in zip(channels, channels[1:], strict=False)
-        )
+        self.down = nn.ModuleList(_conv_norm(a, b, stride=2) for a, b in pairwise(channels))
         self.encoder = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(c) for _ in range(settings.blocks))) for c in channels
         )
-        self.up = nn.ModuleList(
-            nn.Conv2d(b, a, 1) for a, b in zip(channels, channels[1:], strict=False)
-        )
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(channels))
         self.decoder = nn.ModuleList(ResidualBlock(c) for c in channels[:-1])
         self.class_head = nn.Conv2d(channels[0], 3 * STRIDE**2, 3, padding=1)
         self.tip_head = nn.Sequential(
