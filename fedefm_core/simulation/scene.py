@@ -29,6 +29,8 @@ from fedefm_core.simulation.truth import KINDS, SimulatedFrame
 Rng = np.random.Generator
 Image = npt.NDArray[np.float32]
 _SEQUENCE_STREAM = 2**31  # keeps the random numbers of sequences apart from those of still frames
+_TIMES = (0.0, 0.35, 0.45, 0.6, 0.7, 1.0)  # of an insertion, as fractions of its duration
+_DEPTHS = (0.3, 0.75, 0.75, 0.6, 0.6, 1.0)  # then, as fractions of the full travel
 _BREATHING_MARGIN = 16  # pixels of a 512-pixel image that the anatomy may move
 
 
@@ -120,7 +122,7 @@ def random_insertion(
     settings = settings or SimulationSettings()
     rng = np.random.default_rng([seed, _SEQUENCE_STREAM])
     scene = random_scene(rng, settings, kind)
-    designs = _designs_with_tip(rng, scene)
+    designs = _insertable_designs(rng, scene)
     breathing = rng.uniform(0.2, 0.35), rng.uniform(2, 10) * scene.scale
     return Insertion(seed, length, frame_rate_hz, scene, designs, *breathing)
 
@@ -187,21 +189,26 @@ def _draw_kind(rng: Rng, settings: SimulationSettings) -> str:
     return str(names[int(rng.choice(len(names), p=weights / weights.sum()))])
 
 
-def _designs_with_tip(rng: Rng, scene: Scene) -> list[Design]:
-    """Instruments of which at least one guidewire ends, fully inserted, inside the view."""
-    for _ in range(200):
+def _insertable_designs(rng: Rng, scene: Scene) -> list[Design]:
+    """Instruments of which a guidewire travels far, with its tip in the view all the time."""
+    for _ in range(1000):
         designs = random_designs(rng, scene.size, scene.scale, empty_fraction=0.0)
-        wires = [d for d in designs if d.kind == "guidewire" and d.end > 0.6 * scene.size]
-        if any(t.tip_px is not None for wire in wires for t in truth_of(wire, scene.seen)):
+        if any(_stays_in_view(design, scene) for design in designs):
             return designs
-    raise SimulationError("No guidewire that ends inside the view was found in 200 drawings.")
+    raise SimulationError("No guidewire that stays inside the view was found in 1000 drawings.")
+
+
+def _stays_in_view(design: Design, scene: Scene) -> bool:
+    if design.kind != "guidewire" or design.end - design.hidden_until < 0.5 * scene.size:
+        return False
+    depths = np.linspace(min(_DEPTHS), max(_DEPTHS), 24)
+    truths = [truth_of(_advance(design, depth), scene.seen) for depth in depths]
+    return all(truth and truth[-1].tip_px is not None for truth in truths)
 
 
 def _progress(fraction: float) -> float:
-    """Advance, pause, retract a little, advance: 0.3 to 1 of the full insertion."""
-    knots = (0.0, 0.35, 0.45, 0.6, 0.7, 1.0)
-    depths = (0.3, 0.75, 0.75, 0.6, 0.6, 1.0)
-    return float(np.interp(fraction, knots, depths))
+    """Depth of insertion at a fraction of the time: advance, pause, retract a little, advance."""
+    return float(np.interp(fraction, _TIMES, _DEPTHS))
 
 
 def _advance(design: Design, progress: float) -> Design:
