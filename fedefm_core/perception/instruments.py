@@ -34,6 +34,8 @@ from fedefm_core.perception.types import (
     Instrument,
 )
 
+_COVER_PX = 9  # of a wire's label, with room: wider ones are bridged as gaps
+
 
 class InstrumentSettings(Settings):
     """What counts as an instrument. Lengths in network pixels.
@@ -88,6 +90,8 @@ def find_lines(
 ) -> list[Line]:
     """Centerlines of one class of a label map (H, W), in no particular direction."""
     mask = np.equal(labels, label).view(np.uint8)
+    other = np.not_equal(labels, BACKGROUND).view(np.uint8) - mask
+    mask = _with_covered(mask, other)
     graph = _skeleton_graph(mask, settings)
     if graph is None:
         return []
@@ -95,12 +99,45 @@ def find_lines(
     strokes = join_fragments(trace_strokes(graph), labels, limits)
     strokes.sort(key=lambda stroke: -len(stroke.points))
     outline = mask * np.uint8(255)
-    hidden = np.where((labels != label) & (labels != BACKGROUND), np.uint8(255), np.uint8(0))
+    hidden = other * np.uint8(255)
     lines = [
         Line(refine(stroke, outline, hidden), stroke.width, stroke.touching)
         for stroke in strokes[: settings.max_instruments]
     ]
     return [line for line in lines if arc_length(line.points)[-1] >= settings.min_length_px]
+
+
+def _with_covered(
+    mask: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    """The mask, and the pixels of the other instrument that lie across it; all (H, W), 0 or 1.
+
+    A wire over a catheter at a small angle cuts it into two long wedges, whose skeletons lead
+    astray; a closing as wide as a wire makes it whole.
+    """
+    x, y, width, height = _common_box(mask, other)
+    if width <= 0 or height <= 0:
+        return mask
+    part = np.s_[y : y + height, x : x + width]
+    closed = cv2.morphologyEx(
+        mask[part], cv2.MORPH_CLOSE, np.ones((_COVER_PX, _COVER_PX), np.uint8)
+    )
+    mask = mask.copy()
+    mask[part] |= np.asarray(closed, np.uint8) & other[part]
+    return mask
+
+
+def _common_box(
+    mask: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]
+) -> tuple[int, int, int, int]:
+    """x, y, width, height of what both bounding boxes share, with room for a closing."""
+    (x0, y0, w0, h0), (x1, y1, w1, h1) = cv2.boundingRect(mask), cv2.boundingRect(other)
+    if not w0 or not w1:
+        return 0, 0, 0, 0
+    left, top = max(x0, x1 - _COVER_PX, 0), max(y0, y1 - _COVER_PX, 0)
+    right = min(x0 + w0, x1 + w1 + _COVER_PX)
+    bottom = min(y0 + h0, y1 + h1 + _COVER_PX)
+    return left, top, right - left, bottom - top
 
 
 def _skeleton_graph(

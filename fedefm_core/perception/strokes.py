@@ -273,22 +273,25 @@ def _pair_at_junction(
     positions, directions = zip(*(_outgoing(graph, branches, end) for end in ends), strict=True)
     turning = turning_rad(np.array(positions), np.array(directions))
     cost = np.where(turning <= MAX_TURN_RAD, turning, np.inf)
-    if len(ends) == 3:
-        _open_loop(cost, turning, [piece for piece, _ in ends])
+    _enter_loops(cost, turning, [piece for piece, _ in ends])
     return {ends[a]: ends[b] for i, j in best_pairs(cost) for a, b in ((i, j), (j, i))}
 
 
-def _open_loop(cost: FloatArray, turning: FloatArray, pieces: list[int]) -> None:
-    """Where one branch comes back to its own start, the third end goes on into it, in place.
+def _enter_loops(cost: FloatArray, turning: FloatArray, pieces: list[int]) -> None:
+    """Where one branch comes back to its own start, the other ends go on into it; in place.
 
-    A wire that ends in a loop looks like a ring on a stem; its tip is where the ring closes.
+    No wire is a ring: with one other end, the wire ends in a loop and its tip is where the loop
+    closes; with two, it comes from one of them, runs through the loop, and leaves by the other.
     """
-    for stem in range(3):
-        a, b = (end for end in range(3) if end != stem)
-        if pieces[a] == pieces[b]:
-            cost[:] = np.inf
-            into = a if turning[stem, a] <= turning[stem, b] else b
-            cost[stem, into] = cost[into, stem] = 0.0
+    loop = [end for end in range(len(pieces)) if pieces.count(pieces[end]) == 2]
+    stems = [end for end in range(len(pieces)) if end not in loop]
+    if len(loop) != 2 or len(stems) not in (1, 2):
+        return
+    ways = [list(zip(stems, order, strict=False)) for order in (loop, loop[::-1])]
+    way = min(ways, key=lambda way: sum(float(turning[pair]) for pair in way))
+    cost[:] = np.inf
+    for a, b in way:
+        cost[a, b] = cost[b, a] = 0.0
 
 
 def _outgoing(

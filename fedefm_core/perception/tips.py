@@ -19,7 +19,8 @@ from fedefm_core.perception.centerline import end_direction
 from fedefm_core.perception.contract import TIP_STRIDE
 from fedefm_core.perception.types import FloatArray
 
-_CUT_BACK_PX = 40  # a tip lies on a loop, at most so far before the end of the loop
+_CUT_BACK_PX = 40  # a tip on a loop lies at most so far from where the loop closes
+_TOUCH_PX = 20.0  # a line that ends so near its own body ends by touching it
 
 
 class TipSettings(Settings):
@@ -27,10 +28,10 @@ class TipSettings(Settings):
 
     An end within border_px of the view's border is where an instrument enters. A guidewire's end
     within mouth_px (plus half the catheter's width) of a catheter's end is where it leaves that
-    catheter. A peak counts for an end within peak_px of it, or twice that where the end touches a
-    wire, so that the outline does not show it. Standard deviations of the outline's end along and
-    across the wire: end_along_px, end_across_px, and touching_px along where it touches a wire; of
-    a tip never less than floor_px.
+    catheter. A peak counts for an end within peak_px of it, or three times that where the end
+    touches a wire, so that the outline does not show it. Standard deviations of the outline's end
+    along and across the wire: end_along_px, end_across_px, and touching_px along where it touches
+    a wire; of a tip never less than floor_px.
     """
 
     border_px: float = Field(default=4.0, ge=0)
@@ -96,7 +97,7 @@ def orient(
     enters = [_at_border(end, around.size, settings.border_px) for end in ends]
     leaves = [_at_mouth(end, around.mouths) for end in ends]
     peaks = [
-        find_peak(around, end, settings.peak_px * (2 if touching else 1))
+        find_peak(around, end, settings.peak_px * (3 if touching else 1))
         for end, touching in zip(ends, line.touching, strict=True)
     ]
     tip_end = _choose(enters, leaves, [peak.value for peak in peaks], line.points, around.size)
@@ -106,8 +107,10 @@ def orient(
     ordered = line.points if tip_end == 1 else line.points[::-1]
     other = 1 - tip_end
     rival = 0.0 if enters[other] or leaves[other] else peaks[other].value
-    along = settings.touching_px if line.touching[tip_end] else settings.end_along_px
-    return _measure(ordered, peaks[tip_end], rival, along, settings)
+    if not line.touching[tip_end]:
+        return _measure(ordered, peaks[tip_end], rival, settings.end_along_px, settings)
+    ordered = _carried_on(ordered, peaks[tip_end].position)
+    return _measure(ordered, peaks[tip_end], rival, settings.touching_px, settings)
 
 
 def _choose(
@@ -217,6 +220,23 @@ def _measure(
     heading = float(np.arctan2(direction[1], direction[0]))
     support = max(0.0, peak.value - 0.5 * rival)
     return line, Tip(position, heading, 0.5 * (covariance + covariance.T), support)
+
+
+def _carried_on(line: FloatArray, peak: FloatArray) -> FloatArray:
+    """A line that ends by touching itself, cut back or carried on along itself to below the peak.
+
+    The last turn of a loop lies on the wire's own body, where no outline shows its end.
+    """
+    body = line[:-_CUT_BACK_PX]
+    if len(body) == 0:
+        return line
+    touched = int(np.argmin(np.hypot(*(body - line[-1]).T)))
+    overlap = line[touched : touched + _CUT_BACK_PX]
+    gaps = np.hypot(*(overlap - peak).T)
+    closes = np.hypot(*(line[touched] - line[-1])) < _TOUCH_PX
+    if not closes or gaps.min() >= np.hypot(*(line[-_CUT_BACK_PX:] - peak).T).min():
+        return line
+    return np.concatenate((line, overlap[1 : int(np.argmin(gaps)) + 1]))
 
 
 def _ending_at(line: FloatArray, tip: FloatArray) -> tuple[FloatArray, FloatArray]:
