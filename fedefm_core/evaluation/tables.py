@@ -45,5 +45,5 @@ def _value(summary: Mapping[str, Any], name: str, digits: int) -> str:
 
 def _with_interval(summary: Mapping[str, Any], name: str, digits: int) -> str:
     interval = summary[f"{name}_interval"]
-    bounds = "" if interval is None else " [{:.{d}f} {:.{d}f}]".format(*interval, d=digits)
+    bounds = "" if interval is None else " [{:.2f} {:.2f}]".format(*interval)
     return _value(summary, name, digits) + bounds
