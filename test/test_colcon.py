@@ -19,7 +19,15 @@ PACKAGE = "fedefm_ros"
 # The sources that a build needs; listed, so that a virtual environment is never copied.
 SOURCES = [
     *("fedefm_core", "fedefm_ros", "launch", "config", "resource", "test"),
-    *("setup.py", "setup.cfg", "package.xml", "ruff.toml", "Makefile", "LICENSE"),
+    *(
+        "setup.py",
+        "setup.cfg",
+        "pyproject.toml",
+        "package.xml",
+        "ruff.toml",
+        "Makefile",
+        "LICENSE",
+    ),
 ]
 
 
