@@ -61,7 +61,7 @@ class Wirenet(nn.Module):
         self.tip_head = nn.Sequential(
             ResidualBlock(channels[0]), nn.Conv2d(channels[0], 2, 3, padding=1)
         )
-        nn.init.constant_(self.tip_head[1].bias, -4.0)  # tips are rare: start at 2 % everywhere
+        nn.init.constant_(self.tip_head[1].bias, -7.0)  # tips are rare: start at 0.1 % everywhere
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         cells, tip_logits = self.cells(x)

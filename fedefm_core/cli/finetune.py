@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fedefm_core finetune: train a segmenter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedefm_core.cli.main import app
+
+
+@app.command()
+def finetune(
+    config: Annotated[Path, typer.Argument(help="YAML file of settings.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    resume: Annotated[bool, typer.Option(help="Go on with the run in that folder.")] = False,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a setting: optimiser.learning_rate=1e-3."),
+    ] = None,
+) -> None:
+    """Train a segmenter from the simulator stream; interrupt and resume at any time."""
+    from fedefm_core.config import load_settings
+    from fedefm_core.finetuning import FinetuneSettings, finetune
+
+    settings = load_settings(FinetuneSettings, config, override or [])
+    try:
+        best = finetune(settings, out, resume)
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. To go on: fedefm_core finetune {config} --out {out} --resume")
+        raise typer.Exit(130) from None
+    typer.echo(f"Best weights: {best}")
+    typer.echo(f"Curves: tensorboard --logdir {out / 'tensorboard'}")

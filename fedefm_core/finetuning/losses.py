@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The segmentation loss: Dice + cross-entropy + clDice on the label map, and tip heat maps.
+
+clDice: Shit et al., 'clDice, a novel topology-preserving loss function for tubular structure
+segmentation', CVPR 2021; MONAI's implementation.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.losses import DiceCELoss, SoftclDiceLoss
+from torch import Tensor
+from torch.nn import functional
+
+from fedefm_core.finetuning.data import Sample
+from fedefm_core.finetuning.settings import LossSettings
+
+Logits = tuple[Tensor, Tensor]
+
+
+class SegmentationLoss:
+    """Callable on (class_logits, tip_logits), a batch and the step; returns parts and 'total'."""
+
+    def __init__(self, settings: LossSettings) -> None:
+        self.settings = settings
+        self.dice_ce = DiceCELoss(
+            to_onehot_y=True, softmax=True, include_background=False, batch=True
+        )
+        self.cldice = SoftclDiceLoss(iter_=settings.cldice_iterations)
+
+    def __call__(self, logits: Logits, batch: Sample, step: int) -> dict[str, Tensor]:
+        classes, tips = (t.float() for t in logits)
+        parts = {"dice_ce": self.dice_ce(classes, batch.labels), "tip": tip_loss(tips, batch.tips)}
+        turn, off_turn = divmod(step, self.settings.cldice_every)
+        if self.settings.cldice > 0 and not off_turn:
+            count = min(self.settings.cldice_frames, len(classes))
+            chosen = [(turn * count + i) % len(classes) for i in range(count)]
+            parts["cldice"] = self._cldice(classes[chosen], batch.labels[chosen])
+        weights = self.settings.model_dump()
+        total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        return {**parts, "total": total}
+
+    def _cldice(self, classes: Tensor, labels: Tensor) -> Tensor:
+        """clDice of the two instrument classes at half resolution, where thin wires stay whole."""
+        probability = functional.max_pool2d(torch.softmax(classes, 1)[:, 1:], 2)
+        truth = torch.cat([(labels == 1), (labels == 2)], dim=1).float()
+        loss: Tensor = self.cldice(functional.max_pool2d(truth, 2), probability)
+        return loss
+
+
+def tip_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy to Gaussian targets, summed over cells, mean over batch and kinds.
+
+    A proper scoring rule: the heat map tends to the probability of a tip, blurred by the
+    target's Gaussian, so that its peak and spread say how sure the network is.
+    """
+    loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return loss.sum(dim=(2, 3)).mean()

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train a segmenter from the simulator stream: steps, validation, checkpoints, resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.metrics import DiceMetric
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from fedefm_core.config import load_settings, save_settings, settings_sha256
+from fedefm_core.errors import ConfigError, OutputError
+from fedefm_core.finetuning import checkpoint
+from fedefm_core.finetuning.data import Sample, SimulatorStream, worker_init
+from fedefm_core.finetuning.losses import SegmentationLoss
+from fedefm_core.finetuning.settings import FinetuneSettings
+from fedefm_core.networks import build_network, save_weights
+from fedefm_core.networks.wirenet import STRIDE, normalise
+from fedefm_core.perception.types import INSTRUMENT_KINDS
+from fedefm_core.provenance import provenance
+
+TIP_HIT_PX = 6.0  # a heat map's peak this near a true tip counts as a hit in 'tip_score'
+
+
+@dataclass
+class Trainer:
+    """Everything that a step changes."""
+
+    settings: FinetuneSettings
+    network: nn.Module
+    average: AveragedModel
+    optimiser: torch.optim.AdamW
+    loss: SegmentationLoss
+
+
+def finetune(settings: FinetuneSettings, run_dir: Path, resume: bool = False) -> Path:
+    """Train into run_dir and return the path of the best weights.
+
+    Writes config.yaml, provenance.json, metrics.jsonl, tensorboard/, state.safetensors (for
+    resuming), last.safetensors and best.safetensors (averaged weights). An interrupt saves the
+    state first; with resume the run goes on, bit for bit, from the last saved state.
+    Raises OutputError when run_dir holds a run and resume was not asked for, ConfigError when
+    the settings of the run to be resumed differ, WeightsError when its state does not fit.
+    """
+    _open_run(settings, run_dir, resume)
+    trainer = _build(settings)
+    state_path = run_dir / "state.safetensors"
+    progress = checkpoint.Progress()
+    if resume and state_path.exists():
+        progress = checkpoint.load_state(
+            state_path, trainer.network, trainer.average, trainer.optimiser
+        )
+    writer = SummaryWriter(run_dir / "tensorboard", purge_step=progress.step or None)
+    validation = _validation_batches(settings)
+    try:
+        for losses in _train(trainer, progress):
+            _log(run_dir, writer, progress.step, "train", losses)
+            if progress.step % settings.validation.every_steps == 0 or _done(settings, progress):
+                scores = evaluate(
+                    trainer.average,
+                    validation,
+                    settings.precision,
+                    settings.loss.tip_sigma_cells,
+                )
+                _log(run_dir, writer, progress.step, "validation", scores)
+                _keep_best(trainer, run_dir, progress, scores)
+            if progress.step % settings.save_every_steps == 0 or _done(settings, progress):
+                _save(trainer, run_dir, progress)
+    except KeyboardInterrupt:
+        _save(trainer, run_dir, progress)
+        raise
+    finally:
+        writer.close()
+    return run_dir / "best.safetensors"
+
+
+def learning_rate(settings: FinetuneSettings, step: int) -> float:
+    """Of 0-based step: linear warm-up, then a half cosine to zero at the last step."""
+    o = settings.optimiser
+    if step < o.warmup_steps:
+        return o.learning_rate * (step + 1) / o.warmup_steps
+    fraction = (step - o.warmup_steps) / max(settings.steps - o.warmup_steps, 1)
+    return o.learning_rate * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+
+
+def evaluate(
+    network: nn.Module, batches: list[Sample], precision: str, sigma_cells: float
+) -> dict[str, float]:
+    """Mean Dice by class over frames that hold or predict it, and the share of tips found."""
+    network.eval()
+    metric = DiceMetric(include_background=False, num_classes=3, ignore_empty=True)
+    hits: list[bool] = []
+    with torch.inference_mode():
+        for batch in batches:
+            classes, tips = _forward(network, batch.image, precision)
+            metric(y_pred=classes.argmax(1, keepdim=True), y=batch.labels)
+            hits += _tip_hits(tips, batch.tips, sigma_cells)
+    per_class = torch.nanmean(metric.get_buffer(), dim=0)
+    scores = {f"dice_{k}": float(v) for k, v in zip(INSTRUMENT_KINDS, per_class, strict=True)}
+    scores["dice_mean"] = float(per_class.mean())
+    scores["tip_score"] = float(np.mean(hits)) if hits else 0.0
+    return scores
+
+
+def _build(settings: FinetuneSettings) -> Trainer:
+    torch.manual_seed(settings.seed)
+    network = build_network(settings.architecture, settings.network.model_dump())
+    network = network.to(memory_format=torch.channels_last)
+    decay = settings.optimiser.average_decay
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    optimiser = torch.optim.AdamW(
+        network.parameters(),
+        lr=settings.optimiser.learning_rate,
+        weight_decay=settings.optimiser.weight_decay,
+    )
+    return Trainer(settings, network, average, optimiser, SegmentationLoss(settings.loss))
+
+
+def _train(trainer: Trainer, progress: checkpoint.Progress) -> Iterator[dict[str, float]]:
+    """Run the remaining steps, counting progress.step up, and yield the losses of each."""
+    settings = trainer.settings
+    with _bar() as bar:
+        task = bar.add_task("fine-tuning", total=settings.steps, completed=progress.step)
+        for batch in _training_loader(settings, progress.step):
+            trainer.network.train()
+            losses = _step(trainer, batch, progress.step)
+            progress.step += 1
+            bar.update(task, advance=1, description=f"loss {losses['total']:.3f}")
+            yield losses
+
+
+def _step(trainer: Trainer, batch: Sample, step: int) -> dict[str, float]:
+    settings = trainer.settings
+    for group in trainer.optimiser.param_groups:
+        group["lr"] = learning_rate(settings, step)
+    logits = _forward(trainer.network, batch.image, settings.precision)
+    parts = trainer.loss(logits, batch, step)
+    trainer.optimiser.zero_grad(set_to_none=True)
+    parts["total"].backward()
+    nn.utils.clip_grad_norm_(
+        trainer.network.parameters(), settings.optimiser.max_gradient_norm, error_if_nonfinite=True
+    )
+    trainer.optimiser.step()
+    trainer.average.update_parameters(trainer.network)
+    return {name: float(value.detach()) for name, value in parts.items()}
+
+
+def _forward(network: nn.Module, image: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+    x = normalise(image).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        classes, tips = network(x)
+    return classes, tips
+
+
+def _training_loader(settings: FinetuneSettings, first_step: int) -> DataLoader[Sample]:
+    stream = SimulatorStream(
+        settings.seed,
+        settings.steps * settings.batch_size,
+        settings.simulation,
+        settings.augmentation,
+        settings.loss.tip_sigma_cells,
+    )
+    remaining = range(first_step * settings.batch_size, len(stream))
+    return DataLoader(
+        stream,
+        batch_size=settings.batch_size,
+        sampler=remaining,
+        num_workers=settings.workers,
+        worker_init_fn=worker_init,
+        # A forked child can inherit a lock that one of OpenCV's or torch's threads holds.
+        multiprocessing_context="spawn" if settings.workers else None,
+    )
+
+
+def _validation_batches(settings: FinetuneSettings) -> list[Sample]:
+    validation = settings.validation
+    stream = SimulatorStream(
+        validation.seed,
+        validation.frames,
+        settings.simulation,
+        None,
+        settings.loss.tip_sigma_cells,
+    )
+    return list(DataLoader(stream, batch_size=settings.batch_size))
+
+
+def _tip_hits(logits: Tensor, target: Tensor, sigma_cells: float) -> list[bool]:
+    """For each frame and kind that shows a tip: is the heat map's peak near one?"""
+    shown = target.amax(dim=(2, 3)) > 0.5
+    peaks = logits.flatten(2).argmax(dim=2, keepdim=True)
+    # The target is a Gaussian of the distance, so its height at the peak tells the distance.
+    near = target.flatten(2).gather(2, peaks)[..., 0]
+    floor = math.exp(-0.5 * (TIP_HIT_PX / (sigma_cells * STRIDE)) ** 2)
+    return [bool(hit) for hit in (near > floor)[shown]]
+
+
+def _keep_best(
+    trainer: Trainer, run_dir: Path, progress: checkpoint.Progress, scores: dict[str, float]
+) -> None:
+    _save_average(trainer, run_dir / "last.safetensors", progress.step, scores)
+    metric = trainer.settings.validation.metric
+    if scores[metric] > progress.best:
+        progress.best, progress.best_step = scores[metric], progress.step
+        _save_average(trainer, run_dir / "best.safetensors", progress.step, scores)
+
+
+def _save_average(trainer: Trainer, path: Path, step: int, scores: dict[str, float]) -> None:
+    settings = trainer.settings
+    header = {
+        "architecture": settings.architecture,
+        "settings": settings.network.model_dump(mode="json"),
+        "training_config_sha256": settings_sha256(settings),
+        "step": step,
+        "validation": scores,
+    }
+    save_weights(trainer.average.module, path, header)
+
+
+def _save(trainer: Trainer, run_dir: Path, progress: checkpoint.Progress) -> None:
+    checkpoint.save_state(
+        run_dir / "state.safetensors",
+        trainer.network,
+        trainer.average,
+        trainer.optimiser,
+        progress,
+    )
+
+
+def _log(
+    run_dir: Path, writer: SummaryWriter, step: int, split: str, values: dict[str, float]
+) -> None:
+    for name, value in values.items():
+        writer.add_scalar(f"{split}/{name}", value, step)
+    with (run_dir / "metrics.jsonl").open("a") as lines:
+        lines.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+
+
+def _open_run(settings: FinetuneSettings, run_dir: Path, resume: bool) -> None:
+    config = run_dir / "config.yaml"
+    if config.exists() and not resume:
+        raise OutputError(f"{run_dir} holds a run already. Resume it or name another folder.")
+    if config.exists():
+        earlier = load_settings(FinetuneSettings, config)
+        if settings_sha256(earlier) != settings_sha256(settings):
+            raise ConfigError(
+                f"The settings differ from those that the run in {run_dir} began with: "
+                f"{', '.join(_differences(earlier, settings))}"
+            )
+        return
+    try:
+        save_settings(settings, config)
+        record = json.dumps(provenance(settings, settings.seed), indent=2)
+        (run_dir / "provenance.json").write_text(record)
+    except OSError as error:
+        raise OutputError(f"Cannot write to {run_dir}: {error.strerror}") from error
+
+
+def _differences(earlier: FinetuneSettings, now: FinetuneSettings) -> list[str]:
+    before, after = earlier.model_dump(), now.model_dump()
+    return [name for name in before if before[name] != after[name]]
+
+
+def _done(settings: FinetuneSettings, progress: checkpoint.Progress) -> bool:
+    return progress.step >= settings.steps
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )

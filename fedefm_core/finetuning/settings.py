@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be chosen about a fine-tuning run; one YAML file, see config/finetune_wirenet.yaml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedefm_core.config import Settings
+from fedefm_core.networks.wirenet import WirenetSettings
+from fedefm_core.simulation import SimulationSettings
+
+
+class AugmentationSettings(Settings):
+    """Photometric changes; each '..._probability' is the chance that the change is made."""
+
+    gamma_probability: float = Field(0.3, ge=0, le=1)
+    gamma: tuple[float, float] = (0.6, 1.6)
+    intensity_probability: float = Field(0.4, ge=0, le=1)
+    intensity_scale: float = Field(0.3, ge=0)
+    intensity_shift: float = Field(0.12, ge=0)
+    histogram_probability: float = Field(0.1, ge=0, le=1)
+    smooth_probability: float = Field(0.12, ge=0, le=1)
+    smooth_sigma: tuple[float, float] = (0.3, 1.0)
+    noise_probability: float = Field(0.25, ge=0, le=1)
+    noise_std: float = Field(0.04, ge=0)
+
+
+class OptimiserSettings(Settings):
+    """AdamW with linear warm-up and a cosine to zero; weights are averaged exponentially."""
+
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    warmup_steps: int = Field(200, ge=0)
+    average_decay: float = Field(0.998, ge=0, lt=1)
+    max_gradient_norm: float = Field(5.0, gt=0)
+
+
+class LossSettings(Settings):
+    """Weights of the parts of the loss. clDice is computed every cldice_every steps, on
+    cldice_frames frames at half resolution: at every step it would cost more than all the rest."""
+
+    dice_ce: float = Field(1.0, ge=0)
+    cldice: float = Field(0.3, ge=0)
+    cldice_every: int = Field(4, ge=1)
+    cldice_frames: int = Field(1, ge=1)
+    cldice_iterations: int = Field(3, ge=1)
+    tip: float = Field(0.03, ge=0)
+    tip_sigma_cells: float = Field(1.2, gt=0)
+
+
+class ValidationSettings(Settings):
+    """Simulated frames of a seed of their own; the best checkpoint has the highest metric."""
+
+    seed: int = 7_000_003
+    frames: int = Field(64, ge=1)
+    every_steps: int = Field(250, ge=1)
+    metric: Literal["dice_mean", "dice_guidewire", "dice_catheter", "tip_score"] = "dice_mean"
+
+
+class FinetuneSettings(Settings):
+    """One run. precision: of the forward pass; bf16 halves the time on CPUs that have it."""
+
+    task: Literal["segmentation"] = "segmentation"
+    architecture: Literal["wirenet"] = "wirenet"
+    network: WirenetSettings = WirenetSettings()
+    simulation: SimulationSettings = SimulationSettings()
+    seed: int = Field(1, ge=0)
+    steps: int = Field(6000, ge=1)
+    batch_size: int = Field(8, ge=1)
+    workers: int = Field(2, ge=0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    save_every_steps: int = Field(100, ge=1)
+    optimiser: OptimiserSettings = OptimiserSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    loss: LossSettings = LossSettings()
+    validation: ValidationSettings = ValidationSettings()
