@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PyTorch: runs the ONNX graph node by node with torch functions.
+
+The model file stays the only source: no network class, no second set of weights. It covers the
+operators that our exported graphs hold, quantised ones included (computed in float, rounded as
+the file says), and says which one it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+from torch.nn import functional
+
+from fedefm_core.errors import RuntimeUnavailableError
+from fedefm_core.perception.metadata import ModelMetadata
+from fedefm_core.perception.runtimes.base import NetworkOutput, Runtime
+
+Attributes = Mapping[str, Any]
+Operator = Callable[[list[Tensor | None], Attributes], Tensor | tuple[Tensor, ...]]
+
+_OUTPUTS = ("label_map", "probability", "tip_heatmap")
+
+
+class TorchRuntime:
+    """The nodes of a graph, in order, and its weights as tensors."""
+
+    name = "torch"
+
+    def __init__(self, graph: onnx.GraphProto, metadata: ModelMetadata) -> None:
+        self.metadata = metadata
+        self.skipped_runtimes: Mapping[str, str] = {}
+        self._weights = {w.name: _tensor(numpy_helper.to_array(w)) for w in graph.initializer}
+        self._nodes = [(_OPERATORS[n.op_type], n, _attributes(n)) for n in graph.node]
+
+    @torch.inference_mode()
+    def infer(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:
+        """Run the network on image (H, W) uint8."""
+        values: dict[str, Tensor] = {**self._weights, "image": _tensor(image)[None, None]}
+        for operator, node, attributes in self._nodes:
+            inputs = [values[name] if name else None for name in node.input]
+            result = operator(inputs, attributes)
+            results = result if isinstance(result, tuple) else (result,)
+            values.update(zip(node.output, results, strict=True))
+        return NetworkOutput(*(values[name][0].numpy() for name in _OUTPUTS))
+
+
+def load(path: Path, metadata: ModelMetadata, threads: int) -> Runtime:
+    """Read the graph; RuntimeUnavailableError for an operator that is not known here.
+
+    threads, when given, is set for the whole process: torch knows no other way.
+    """
+    graph = onnx.load(path).graph
+    unknown = sorted({node.op_type for node in graph.node} - set(_OPERATORS))
+    if unknown:
+        raise RuntimeUnavailableError(
+            f"The torch runtime cannot run {path}: it does not know the operators "
+            f"{', '.join(unknown)}."
+        )
+    if threads:
+        torch.set_num_threads(threads)
+    return TorchRuntime(graph, metadata)
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(array))  # a copy: torch wants writeable memory
+
+
+def _attributes(node: onnx.NodeProto) -> Attributes:
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
+
+
+def _of(inputs: list[Tensor | None], index: int) -> Tensor:
+    """An input that the operator cannot do without."""
+    value = inputs[index]
+    assert value is not None  # the exporter's onnx.checker has seen to it
+    return value
+
+
+def _unary(function: Callable[[Tensor], Tensor]) -> Operator:
+    return lambda inputs, attributes: function(_of(inputs, 0))
+
+
+def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+    return lambda inputs, attributes: function(_of(inputs, 0), _of(inputs, 1))
+
+
+def _conv(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    weight = _of(inputs, 1)
+    ones = [1] * (weight.dim() - 2)
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    x = functional.pad(_of(inputs, 0), (left, right, top, bottom))
+    bias = inputs[2] if len(inputs) > 2 else None
+    return functional.conv2d(
+        x,
+        weight,
+        bias,
+        stride=attributes.get("strides", ones),
+        dilation=attributes.get("dilations", ones),
+        groups=attributes.get("group", 1),
+    )
+
+
+def _resize(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    if attributes.get("mode", "nearest") != "nearest":
+        raise RuntimeUnavailableError(
+            f"The torch runtime resizes by 'nearest' only (got '{attributes['mode']}')"
+        )
+    x = _of(inputs, 0)
+    if len(inputs) > 3 and inputs[3] is not None:
+        size = [int(v) for v in inputs[3][2:]]
+    else:
+        scales = _of(inputs, 2)[2:].tolist()
+        size = [int(n * s) for n, s in zip(x.shape[2:], scales, strict=True)]
+    return functional.interpolate(x, size=size)
+
+
+def _reduce_mean(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    axes = inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else attributes["axes"]
+    return _of(inputs, 0).mean(dim=axes, keepdim=bool(attributes.get("keepdims", 1)))
+
+
+def _reshape(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    x, shape = _of(inputs, 0), _of(inputs, 1).tolist()
+    if not attributes.get("allowzero", 0):
+        shape = [x.shape[i] if n == 0 else n for i, n in enumerate(shape)]
+    return x.reshape(shape)
+
+
+def _squeeze(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    return _of(inputs, 0).squeeze(tuple(_of(inputs, 1).reshape(-1).tolist()))
+
+
+def _split(inputs: list[Tensor | None], attributes: Attributes) -> tuple[Tensor, ...]:
+    x, axis = _of(inputs, 0), attributes.get("axis", 0)
+    if len(inputs) > 1 and inputs[1] is not None:
+        return x.split(inputs[1].tolist(), dim=axis)
+    return x.chunk(attributes["num_outputs"], dim=axis)
+
+
+def _depth_to_space(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    if attributes.get("mode", "DCR") != "CRD":
+        raise RuntimeUnavailableError("The torch runtime knows DepthToSpace in mode CRD only")
+    return functional.pixel_shuffle(_of(inputs, 0), attributes["blocksize"])
+
+
+def _cast(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(attributes["to"])
+    return _of(inputs, 0).to(torch.from_numpy(np.empty(0, dtype)).dtype)
+
+
+def _along(axis: int, values: Tensor, x: Tensor) -> Tensor:
+    """A scale or zero point, one for all or one a channel, in a shape that broadcasts over x."""
+    if values.numel() == 1:
+        return values.reshape(())
+    shape = [1] * x.dim()
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+def _zero_point(inputs: list[Tensor | None]) -> Tensor:
+    zero = inputs[2] if len(inputs) > 2 else None
+    return torch.zeros((), dtype=torch.uint8) if zero is None else zero
+
+
+def _quantize(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    x, scale, zero = _of(inputs, 0), _of(inputs, 1), _zero_point(inputs)
+    axis, limits = attributes.get("axis", 1), torch.iinfo(zero.dtype)
+    steps = torch.round(x / _along(axis, scale, x)) + _along(axis, zero, x).float()
+    return steps.clamp(limits.min, limits.max).to(zero.dtype)
+
+
+def _dequantize(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
+    x, scale, zero = _of(inputs, 0), _of(inputs, 1), _zero_point(inputs)
+    axis = attributes.get("axis", 1)
+    return (x.float() - _along(axis, zero, x).float()) * _along(axis, scale, x)
+
+
+_OPERATORS: dict[str, Operator] = {
+    "Add": _binary(torch.add),
+    "Cast": _cast,
+    "Constant": lambda inputs, attributes: _tensor(numpy_helper.to_array(attributes["value"])),
+    "Conv": _conv,
+    "DepthToSpace": _depth_to_space,
+    "DequantizeLinear": _dequantize,
+    "Div": _binary(torch.div),
+    "Exp": _unary(torch.exp),
+    "Greater": _binary(torch.gt),
+    "Identity": _unary(lambda x: x),
+    "Max": lambda inputs, attributes: reduce(
+        torch.maximum, (_of(inputs, i) for i in range(len(inputs)))
+    ),
+    "Mul": _binary(torch.mul),
+    "Pow": _binary(torch.pow),
+    "QuantizeLinear": _quantize,
+    "Reciprocal": _unary(torch.reciprocal),
+    "ReduceMean": _reduce_mean,
+    "Relu": _unary(torch.relu),
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Sigmoid": _unary(torch.sigmoid),
+    "Split": _split,
+    "Sqrt": _unary(torch.sqrt),
+    "Squeeze": _squeeze,
+    "Sub": _binary(torch.sub),
+    "Transpose": lambda inputs, attributes: _of(inputs, 0).permute(attributes["perm"]),
+}
