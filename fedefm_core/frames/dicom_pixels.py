@@ -150,8 +150,7 @@ def _check_codestream_size(size: tuple[int, int], layout: PixelLayout) -> None:
 
 def _decode_jpeg(data: bytes, layout: PixelLayout) -> Array:
     _check_codestream_size(jpeg_size(data), layout)
-    if b"\xff\xd9" not in data[-64:]:
-        raise FrameError("its JPEG data is truncated: the end marker is missing", "short_data")
+    _check_end_marker(data)
     if layout.samples == 1:
         return imagecodecs.jpeg8_decode(data)
     # Naming the same space twice leaves the components as they are: the header says what they are.
@@ -162,6 +161,7 @@ def _decode_jpeg(data: bytes, layout: PixelLayout) -> Array:
 
 def _decode_jpegls(data: bytes, layout: PixelLayout) -> Array:
     _check_codestream_size(jpeg_size(data), layout)
+    _check_end_marker(data)
     return _luma(imagecodecs.jpegls_decode(data), layout.photometric)
 
 
@@ -178,18 +178,44 @@ def _decode_jpeg2k(data: bytes, layout: PixelLayout) -> Array:
 
 
 def _decode_rle(data: bytes, layout: PixelLayout) -> Array:
-    dtype = np.dtype(f"<u{layout.bits_allocated // 8}")
-    unpacked = imagecodecs.dicomrle_decode(data, dtype)
-    if len(unpacked) < layout.frame_bytes:
+    """Undo PS3.5 annex G: one PackBits segment for each byte of each sample, high bytes first."""
+    # imagecodecs.dicomrle_decode trusts the offsets in the header and can crash the process.
+    sample_bytes = layout.bits_allocated // 8
+    count, *offsets = struct.unpack_from("<16I", data)
+    if count != layout.samples * sample_bytes:
         raise FrameError(
-            f"its RLE data must unpack to {layout.frame_bytes} bytes (got {len(unpacked)})",
+            f"its RLE data must have {layout.samples * sample_bytes} segments (got {count})"
+        )
+    ends = [*offsets[1:count], len(data)]
+    if not all(64 <= start <= end <= len(data) for start, end in zip(offsets, ends, strict=False)):
+        raise FrameError("its RLE segments do not lie one behind the other in the data")
+    planes = np.empty((layout.samples, layout.rows, layout.columns, sample_bytes), np.uint8)
+    for index, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        sample, byte = divmod(index, sample_bytes)
+        planes[sample, ..., byte] = _unpack_segment(data[start:end], layout)
+    pixels: Array = planes.view(f">u{sample_bytes}")[..., 0].astype(f"u{sample_bytes}", copy=False)
+    if layout.samples == 1:
+        return pixels[0]
+    return _luma(np.moveaxis(pixels, 0, -1), layout.photometric)
+
+
+def _unpack_segment(segment: bytes, layout: PixelLayout) -> Array:
+    pixels = layout.rows * layout.columns
+    unpacked = imagecodecs.packbits_decode(segment)
+    if len(unpacked) < pixels:
+        raise FrameError(
+            f"its RLE data is truncated: a segment must unpack to {pixels} bytes "
+            f"(got {len(unpacked)})",
             reason="short_data",
         )
-    samples: Array = np.frombuffer(unpacked, dtype, layout.frame_bytes // dtype.itemsize)
-    planes: Array = samples.reshape(layout.samples, layout.rows, layout.columns)
-    if layout.samples == 1:
-        return planes[0]
-    return _luma(np.moveaxis(planes, 0, -1), layout.photometric)
+    plane: Array = np.frombuffer(unpacked, np.uint8, pixels)
+    return plane.reshape(layout.rows, layout.columns)
+
+
+def _check_end_marker(data: bytes) -> None:
+    # Without it libjpeg fills up with grey, and CharLS searches for seconds before it gives up.
+    if b"\xff\xd9" not in data[-64:]:
+        raise FrameError("its JPEG data is truncated: the end marker is missing", "short_data")
 
 
 _DECODERS: dict[str, Callable[[bytes, PixelLayout], Array]] = {
