@@ -11,13 +11,13 @@ Curve = npt.NDArray[np.float64]
 
 
 def smooth_noise(rng: np.random.Generator, count: int, correlation: float) -> Curve:
-    """(count,) zero-mean, unit-variance Gaussian noise, correlated over correlation samples."""
+    """(count,) Gaussian noise of mean 0 and deviation 1.2, correlated over correlation samples."""
     knots = rng.standard_normal((1, int(count / correlation) + 5))
     grid = np.linspace(1.5, knots.shape[1] - 2.5, count, dtype=np.float32)
     curve = cv2.remap(
         knots.astype(np.float32), grid[None], np.zeros_like(grid)[None], cv2.INTER_CUBIC
     )
-    return np.asarray(curve[0], np.float64) * 1.3  # cubic interpolation lowers the variance to 0.6
+    return np.asarray(curve[0], np.float64) * 1.3  # cubic interpolation alone: 0.92
 
 
 def integrate_heading(
