@@ -131,6 +131,8 @@ def damage(dataset, what):
         shutil.rmtree(masks)
     elif what == "truth of another set":
         truth.write_text('{"frames": [{"name": "other", "instruments": []}]}')
+    elif what == "two images of one name":
+        shutil.copy(dataset / "images" / "f1.png", dataset / "images" / "F1.bmp")
     elif what == "broken truth":
         truth.write_text("{")
 
@@ -145,6 +147,7 @@ def damage(dataset, what):
         ("no masks", ["masks"]),
         ("truth of another set", ["truth.json", "f0"]),
         ("broken truth", ["truth.json", "JSON"]),
+        ("two images of one name", ["f1.png", "F1.bmp"]),
     ],
 )
 def test_wrong_data_is_named(dataset, what, words):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fedefm_core.errors import FrameError
-from fedefm_core.evaluation.frame_names import file_stem, named_frames
+from fedefm_core.evaluation.frame_names import file_stem, find_clash, named_frames
 from fedefm_core.frames import Frame
 
 
@@ -52,6 +54,20 @@ def test_single_and_several_frames():
 def test_frame_numbers_beyond_four_digits_do_not_collide():
     found = [n for n, _ in names(frames(*["a"] * 10001))]
     assert (found[-2], found[-1]) == ("a_10000", "a_10001")
+
+
+def test_a_recording_is_named_after_its_file(tmp_path):
+    assert names(frames(*["a/rec.mcap#/camera/image"] * 2))[0] == ("rec_0001", True)
+    odd = tmp_path / "folder#" / "a.png"
+    odd.parent.mkdir()
+    odd.touch()
+    assert names(frames(str(odd))) == [("a", True)]
+
+
+def test_find_clash():
+    a, b, c = Path("x/a.png"), Path("x/A.dcm"), Path("x/c.png")
+    assert find_clash([a, c]) is None
+    assert find_clash([a, c, b]) == (a, b)
 
 
 def test_an_error_comes_after_the_frames_before_it():

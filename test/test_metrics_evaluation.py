@@ -18,6 +18,7 @@ from fedefm_core.evaluation.truth import FrameTruth, find_truth, read_mask, read
 from fedefm_core.perception.types import CATHETER, GUIDEWIRE, Instrument
 
 SETTINGS = EvaluationSettings(bootstrap_resamples=50)
+PNG = cv2.imencode(".png", np.eye(64, dtype=np.uint8))[1].tobytes()
 NO_TIPS = {"catheter": np.zeros((0, 2)), "guidewire": np.zeros((0, 2))}
 
 
@@ -157,7 +158,12 @@ def test_read_mask(tmp_path):
         (np.zeros((64, 32), np.uint8), "64 x 64 pixels .got 32 x 64 pixels."),
         (np.full((64, 64), 255, np.uint8), "got the value 255"),
         (np.full((64, 64), 3, np.uint16), "got the value 3"),
-        (np.zeros((64, 64, 3), np.uint8), "3 channels"),
+        (np.zeros((64, 64, 3), np.uint8), "must be grey"),
+        (np.zeros((64, 64, 4), np.uint8), "must be grey"),
+        (PNG[:40], "no readable PNG"),
+        (PNG[:-30], "no readable PNG"),
+        (PNG[:10], "no readable PNG"),
+        (cv2.imencode(".jpg", np.zeros((64, 64), np.uint8))[1].tobytes(), "no readable PNG"),
     ],
 )
 def test_bad_masks_are_named(tmp_path, content, message):
@@ -213,6 +219,8 @@ def test_find_truth(tmp_path):
         ('{"frames": [{"name": 3}]}', "text 'name'"),
         ('{"frames": [{"name": "a"}]}', "list 'instruments'"),
         ('{"frames": [{"name": "a", "instruments": [], "kind": 3}]}', "'kind' must be text"),
+        ('{"frames": [{"name": "a", "instruments": [], "kind": "all"}]}', "other than 'all'"),
+        ("[" * 100_000, "not valid JSON"),
         ('{"frames": [{"name": "a", "instruments": [{"kind": "rope"}]}]}', "each instrument"),
         ('{"frames": [{"name": "a", "instruments": [3]}]}', "each instrument"),
         (

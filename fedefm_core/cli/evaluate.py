@@ -33,6 +33,7 @@ def evaluate(
     from fedefm_core.cli.progress import progress
     from fedefm_core.cli.report import write_json
     from fedefm_core.config import load_settings
+    from fedefm_core.errors import FrameError
     from fedefm_core.evaluation.dataset import (
         evaluation_report,
         open_ground_truth,
@@ -48,10 +49,13 @@ def evaluate(
     check_report_path(json)
     ground_truth = open_ground_truth(masks, truth)
     frames = open_source(images)
-    total = len(image_files(images)) if frames.frame_count is None else frames.frame_count
+    check_names(images)
+    total = len(image_files(images)) if images.is_dir() else frames.frame_count
     segmenter = Segmenter(open_runtime(model, runtime, threads))
     named = progress(named_frames(frames), "Evaluating", total)
     scores = list(score_frames(named, segmenter, ground_truth, settings))
+    if not scores:
+        raise FrameError(f"{frames.name} holds no frames")
     report = {
         "images": str(images),
         "masks": str(masks),
@@ -61,6 +65,20 @@ def evaluate(
     }
     write_json(report, json)
     show(report, json)
+
+
+def check_names(images: Path) -> None:
+    """Raise TruthError when a mask would belong to two images."""
+    from fedefm_core.errors import TruthError
+    from fedefm_core.evaluation.frame_names import find_clash
+    from fedefm_core.frames.source import image_files
+
+    clash = find_clash(image_files(images)) if images.is_dir() else None
+    if clash is not None:
+        raise TruthError(
+            f"{clash[0].name} and {clash[1].name} in {images} have one name, so a mask would "
+            "belong to both"
+        )
 
 
 def check_report_path(path: Path) -> None:

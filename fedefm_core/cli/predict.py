@@ -95,23 +95,20 @@ def predict_frame(
 def check_input_folder(path: Path, out: Path) -> None:
     """Raise OutputError where results of two inputs, or inputs and results, would collide."""
     from fedefm_core.errors import OutputError
-    from fedefm_core.evaluation.frame_names import file_stem
+    from fedefm_core.evaluation.frame_names import file_stem, find_clash
     from fedefm_core.frames.source import image_files
 
     if not path.is_dir():
         return
     if out.resolve() == path.resolve():
         raise OutputError(f"The results must go to another folder than the images, {path}")
-    seen: dict[str, Path] = {}
-    for file in image_files(path):
-        # compared without case: results may be copied to a file system that ignores it
-        earlier = seen.setdefault(file_stem(file).casefold(), file)
-        if earlier != file:
-            raise OutputError(
-                f"{earlier.name} and {file.name} in {path} would both be written as "
-                f"{file_stem(file)}_mask.png; rename one, or predict them into two folders. "
-                "Nothing was written."
-            )
+    clash = find_clash(image_files(path))
+    if clash is not None:
+        raise OutputError(
+            f"{clash[0].name} and {clash[1].name} in {path} would both be written as "
+            f"{file_stem(clash[1])}_mask.png; rename one, or predict them into two folders. "
+            "Nothing was written."
+        )
 
 
 def report_skipped(skipped: Sequence[tuple[Path, str]]) -> None:

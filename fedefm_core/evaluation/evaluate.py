@@ -29,13 +29,12 @@ from fedefm_core.evaluation.metrics import (
     nan_mean,
     nan_quantile,
 )
-from fedefm_core.evaluation.truth import FrameTruth
+from fedefm_core.evaluation.truth import ALL, FrameTruth
 from fedefm_core.perception.thinning import thin
 from fedefm_core.perception.types import INSTRUMENT_KINDS, Instrument, LabelMap
 
 FOREGROUND = "foreground"
 REGIONS = (*INSTRUMENT_KINDS, FOREGROUND)
-ALL = "all"
 
 Statistic = Callable[[FloatArray], FloatArray]
 

@@ -55,6 +55,22 @@ def _with_following(frames: Iterable[Frame]) -> Iterator[tuple[Frame, Frame | No
         current = following
 
 
+def find_clash(paths: Iterable[Path]) -> tuple[Path, Path] | None:
+    """Two files of one stem, else None. Case is ignored, as some file systems ignore it."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        earlier = seen.setdefault(file_stem(path).casefold(), path)
+        if earlier != path:
+            return earlier, path
+    return None
+
+
 def _name(frame: Frame, several: bool) -> str:
-    stem = file_stem(frame.source)
+    stem = file_stem(_file_of(frame.source))
     return f"{stem}_{frame.index + 1:04d}" if several else stem
+
+
+def _file_of(source: str) -> str:
+    """The file of a frame's source, which for a recording is 'FILE#/topic'."""
+    path, _, topic = source.rpartition("#/")
+    return path if path and topic and not Path(source).exists() else source

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from fedefm_core.errors import TruthError
+from fedefm_core.errors import FrameError, TruthError
+from fedefm_core.frames.raster import declared_size, decode_still, still_format
 from fedefm_core.perception.types import CLASS_NAMES, INSTRUMENT_KINDS, FloatArray, LabelMap
 
 TRUTH_FILE = "truth.json"
+ALL = "all"  # the group of all frames, so no kind of image may be called that
+_PNG_COLOR_TYPE = 25  # position of this byte in every PNG file; 0 is grey
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,25 @@ def read_mask(folder: Path, name: str, shape: tuple[int, int]) -> LabelMap:
     """
     path = folder / f"{name}.png"
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise TruthError(f"The image '{name}' has no mask: {path} is missing") from error
     except OSError as error:
         raise TruthError(f"Cannot read the mask {path}: {error.strerror}") from error
-    mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
-    if mask is None:
-        raise TruthError(f"The mask {path} is no readable PNG file")
-    if mask.ndim != 2:
-        raise TruthError(f"The mask {path} must be grey (got {mask.shape[2]} channels)")
-    if mask.shape != shape:
-        raise TruthError(
-            f"The mask {path} must have the size of its image, {_size(shape)} "
-            f"(got {_size(mask.shape)})"
-        )
+    try:
+        if still_format(data) != "PNG":
+            raise FrameError("its first bytes are not those of a PNG")
+        width, height = declared_size(data, "PNG")
+        if (height, width) != shape:
+            raise TruthError(
+                f"The mask {path} must have the size of its image, {shape[1]} x {shape[0]} pixels "
+                f"(got {width} x {height} pixels)"
+            )
+        mask = decode_still(data, formats=("PNG",))
+    except FrameError as error:
+        raise TruthError(f"The mask {path} is no readable PNG file: {error}") from error
+    if data[_PNG_COLOR_TYPE] != 0:
+        raise TruthError(f"The mask {path} must be grey (it has colors, a palette or alpha)")
     if mask.max() >= len(CLASS_NAMES):
         legend = ", ".join(f"{value} {label}" for value, label in enumerate(CLASS_NAMES))
         raise TruthError(f"The mask {path} may hold only {legend} (got the value {mask.max()})")
@@ -67,7 +73,7 @@ def read_truth(path: Path) -> dict[str, FrameTruth]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TruthError(f"Cannot read the truth file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TruthError(f"The truth file {path} is not valid JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
         raise TruthError(f"The truth file {path} must be an object with a list 'frames'")
@@ -84,8 +90,8 @@ def read_truth(path: Path) -> dict[str, FrameTruth]:
 
 def _parse_frame(entry: dict[str, Any], where: str) -> FrameTruth:
     kind = entry.get("kind")
-    if kind is not None and not isinstance(kind, str):
-        raise TruthError(f"{where}: 'kind' must be text (got {kind!r})")
+    if kind is not None and (not isinstance(kind, str) or kind == ALL):
+        raise TruthError(f"{where}: 'kind' must be text other than '{ALL}' (got {kind!r})")
     instruments = entry.get("instruments")
     if not isinstance(instruments, list):
         raise TruthError(f"{where} must have a list 'instruments'")
@@ -109,7 +115,3 @@ def _parse_point(value: Any, where: str) -> list[float]:
     if len(point) != 2 or not np.isfinite(point).all():
         raise TruthError(f"{where}: 'tip_px' must be two finite numbers or null (got {value!r})")
     return point
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]} pixels"
