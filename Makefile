@@ -9,7 +9,7 @@ JOBS ?= 2
 # Training and export of the shipped model.
 MODEL_CONFIG ?= config/finetune_wirenet.yaml
 MODEL_RUN ?= runs/wirenet
-MODEL_OUT ?= fedefm_core/models
+MODEL_FILE ?= fedefm_core/models/wirenet-int8.onnx
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,7 +49,7 @@ format: $(VENV)/.has-test
 
 model: $(VENV)/.has-test
 	$(BIN)/fedefm_core finetune $(MODEL_CONFIG) --out $(MODEL_RUN)
-	$(BIN)/fedefm_core export $(MODEL_RUN) --out $(MODEL_OUT)
+	$(BIN)/fedefm_core export $(MODEL_RUN) --out $(MODEL_FILE) --precision int8
 
 # One environment for all: a stamp says which extras it holds, and is older than setup.py or the
 # pins when they changed. The test environment holds all that the demo needs, so it stamps both.
