@@ -194,8 +194,6 @@ def _decode_rle(data: bytes, layout: PixelLayout) -> Array:
         sample, byte = divmod(index, sample_bytes)
         planes[sample, ..., byte] = _unpack_segment(data[start:end], layout)
     pixels: Array = planes.view(f">u{sample_bytes}")[..., 0].astype(f"u{sample_bytes}", copy=False)
-    if layout.samples == 1:
-        return pixels[0]
     return _luma(np.moveaxis(pixels, 0, -1), layout.photometric)
 
 
