@@ -49,9 +49,7 @@ from fedefm_ros.recorder import Recorder, Recording
 from fedefm_ros.transport import LARGE_DATA, claim_domain, large_data_environment
 
 POLL_S = 0.05
-START_TIMEOUT_S = 120.0  # to load and warm up the model on a slow machine
-READ_TIMEOUT_S = 600.0  # to read, or simulate, the frames before the first is sent
-ANSWER_TIMEOUT_S = 10.0  # from the first frame sent to the first mask
+ANSWER_TIMEOUT_S = 10.0  # for what a node says at once
 SLACK_S = 60.0  # beyond the time that all frames take at their rate
 DRAIN_TIMEOUT_S = 2.0  # from the last frame sent to the last mask
 READ_AHEAD = 600  # frames; so many are ready before the first is sent
@@ -78,6 +76,7 @@ class Options:
     kind: str
     seed: int
     domain: int
+    timeout: float
 
     @property
     def logs(self) -> Path:
@@ -165,19 +164,18 @@ def _play(options: Options, model: Path) -> Recording:
 
 def _run_nodes(options: Options, model: Path, recorder: Recorder, children: list[Child]) -> None:
     """Start both nodes and wait for the end of playback; children gets what was started."""
-    print("Starting segmentation_node ...", flush=True)
-    children.append(start_node("segmentation_node", _segmenting(options, model), options.logs))
-    _wait(recorder.ready, START_TIMEOUT_S, children, "segmentation_node to become active")
-    print(f"Playing {options.frames} frames at {options.rate:g} Hz ...", flush=True)
+    print("Starting both nodes ...", flush=True)
     player = start_node("playback_node", _playing(options), options.logs, ends_by_itself=True)
     children.append(player)
-    log = options.logs / SENT_LOG
-    _wait(lambda: _size(log) > 0, READ_TIMEOUT_S, children, "playback_node to send a frame")
-    _wait(recorder.has_answer, ANSWER_TIMEOUT_S, children, "segmentation_node to answer a frame")
+    children.append(start_node("segmentation_node", _segmenting(options, model), options.logs))
+    # playback_node rehearses with the first frame: an answer proves that discovery is over.
+    _wait(recorder.has_answer, options.timeout, children, "an answer to the first frame")
+    _wait(recorder.start_playback, ANSWER_TIMEOUT_S, children, "playback_node to begin")
+    print(f"Playing {options.frames} frames at {options.rate:g} Hz ...", flush=True)
     duration_s = options.frames / options.rate + SLACK_S
     _wait(lambda: player.process.poll() is not None, duration_s, children, "the end of playback")
     check_alive(children)
-    last = read_sent(log)[-1].stamp_ns
+    last = read_sent(options.logs / SENT_LOG)[-1].stamp_ns
     _poll(lambda: recorder.has_answer(last), DRAIN_TIMEOUT_S, children)
     recorder.forget_diagnostics()  # those to come count all frames
     _wait(recorder.has_diagnostics, ANSWER_TIMEOUT_S, children, "the node's diagnostics")
@@ -202,7 +200,7 @@ def _playing(options: Options) -> dict[str, object]:
         "seed": options.seed,
         "source_detector_distance": SOURCE_DETECTOR_DISTANCE_M,
         "read_ahead": min(options.frames, READ_AHEAD),
-        "wait_for_subscriber": True,
+        "wait_for_start": True,
         "log_file": str(options.logs / SENT_LOG),
     }
 
@@ -256,10 +254,6 @@ def _stop_all(children: Sequence[Child]) -> None:
     signal.signal(signal.SIGINT, previous)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def _parse(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="python -m fedefm_ros.demo", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -272,6 +266,12 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--kind", default="", choices=("", *KINDS), help="of simulated images")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the simulator")
     parser.add_argument("--domain", type=int, default=0, help="ROS domain; 0: one that is free")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=180.0,
+        help="seconds to read all frames and load the model",
+    )
     return Options(**vars(parser.parse_args(arguments)))
 
 

@@ -75,8 +75,13 @@ def draw_run(
 
 
 def draw_frame(grey: Image, perception: Perception, record: FrameRecord) -> Image:
-    """The overlay, with a cross on each true tip where the truth is known."""
-    canvas = draw_overlay(grey, perception)
+    """The overlay, with a cross on each true tip where the truth is known.
+
+    A frame that was not answered has no overlay at all, for there is none.
+    """
+    canvas = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), np.uint8)
+    if record.mask_ms is not None:
+        canvas = draw_overlay(grey, perception)
     for tip in perception.tracked.values():
         if tip.heading_rad is None and tip.tip_px is not None:  # no spacing: no pose, no arrow
             center = (round(float(tip.tip_px[0])), round(float(tip.tip_px[1])))
@@ -155,15 +160,16 @@ def draw_contact_sheet(
         axes.axis("off")
     for axes, (number, panel) in zip(grid, sorted(panels.items()), strict=False):
         axes.imshow(panel[:, :, ::-1])
-        axes.set_title(_sheet_title(number, records[number]), fontsize=7, pad=3)
+        axes.set_title(f"frame {number + 1}", fontsize=6, pad=2)
+        axes.set_title(_outcome(records[number]), fontsize=6, pad=2, loc="right")
     figure.legend(handles=_legend_handles(records), loc="outside lower center", ncols=4)
     figure.savefig(path)
 
 
-def _sheet_title(number: int, record: FrameRecord) -> str:
+def _outcome(record: FrameRecord) -> str:
     errors = {kind: record.error_px(kind) for kind in INSTRUMENT_KINDS}
-    known = [f"{kind} {error:.1f} px" for kind, error in errors.items() if error is not None]
-    return f"frame {number + 1}: " + (", ".join(known) or (record.state or "no answer"))
+    known = [f"{kind} {error:.1f}" for kind, error in errors.items() if error is not None]
+    return "error: " + ", ".join(known) + " px" if known else record.state or "no answer"
 
 
 @rc_context(STYLE)
@@ -230,8 +236,8 @@ def _plot_latency(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> N
     lost = seconds[np.isnan(masks)]
     axes.plot(lost, np.zeros_like(lost), "|", ms=8, color="crimson", label=f"lost ({len(lost)})")
     axes.set(xlabel="time (s)", ylabel="latency (ms)", title="(c) From image stamp to arrival")
-    axes.set_ylim(bottom=0)
-    axes.legend(ncols=2)
+    axes.set_ylim(0, 1.3 * max(axes.get_ylim()[1], 1.0))  # room for the legend
+    axes.legend(ncols=2, loc="upper left")
 
 
 def _plot_share(axes: Axes, records: Sequence[FrameRecord]) -> None:

@@ -60,6 +60,8 @@ class FrameRecord:
 def count_frames(sent: Collection[int], received: Collection[int]) -> dict[str, int]:
     """Frames sent, answered and lost, matched by stamp; an answer to no sent stamp is 'unknown'.
 
+    Answers from before the first sent stamp belong to the rehearsal and are not counted.
+
     >>> count_frames([1, 2, 3], [2, 3, 9])
     {'sent': 3, 'received': 2, 'lost': 1, 'unknown': 1}
     """
@@ -68,7 +70,7 @@ def count_frames(sent: Collection[int], received: Collection[int]) -> dict[str, 
         "sent": len(sent),
         "received": len(answered),
         "lost": len(sent) - len(answered),
-        "unknown": len(set(received) - answered),
+        "unknown": sum(stamp > min(sent) for stamp in set(received) - answered),
     }
 
 

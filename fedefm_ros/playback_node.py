@@ -19,14 +19,17 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import cv2
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 
 from fedefm_core.errors import FedefmError, FrameError
 from fedefm_core.frames import Spacing
@@ -48,12 +51,11 @@ from fedefm_ros.playback import (
 from fedefm_ros.qos import image_qos, overridable
 from fedefm_ros.runner import run_node
 
-MATCH_POLL_S = 0.02
-# A publisher learns that it matches a subscriber before the subscriber does; what is sent between
-# the two is lost, and the publisher has no way to see the end of it.
-MATCH_SETTLE_S = 0.5
-# Time for the middleware to hand over the last frame before the publisher goes.
-LINGER_S = 0.3
+POLL_S = 0.02
+# At the end: for subscribers to acknowledge the last frames, where they are reliable, and for the
+# middleware to hand them over, where they are not.
+ACKNOWLEDGE_S, LINGER_S = 5.0, 0.3
+START_SERVICE = "~/start"
 NS_PER_S = 1_000_000_000
 MM_PER_M = 1000.0
 
@@ -86,7 +88,14 @@ PARAMETERS = (
     ParameterSpec(
         "read_ahead", 64, "Frames to hold ready before they are due.", "frames", 1, 10**6
     ),
-    ParameterSpec("wait_for_subscriber", False, "Start when somebody subscribes to the images."),
+    ParameterSpec("wait_for_subscriber", False, "Begin when somebody subscribes to the images."),
+    ParameterSpec(
+        "wait_for_start",
+        False,
+        "Send the first frame again and again until the service ~/start is called. A best-effort "
+        "subscriber misses what is sent while it is discovered; an answer to that frame proves "
+        "that discovery is over.",
+    ),
     ParameterSpec("drop_probability", 0.0, "Chance of each frame not to be sent.", "", 0.0, 1.0),
     ParameterSpec("drop_from", 0, "First frame of a drop-out.", "frames", 0, 10**9),
     ParameterSpec("drop_count", 0, "Length of the drop-out.", "frames", 0, 10**9),
@@ -132,6 +141,8 @@ class PlaybackNode(Node):
         )
         self._log = _open_log(values["log_file"])
         self._sent = self._dropped = self._late = 0
+        self._started = threading.Event()
+        self.create_service(Trigger, START_SERVICE, self._on_start)
         self._stop = threading.Event()
         self._ahead = ReadAhead(self._prepared(), values["read_ahead"])
         self._player = threading.Thread(target=self._run, name="player")
@@ -172,18 +183,20 @@ class PlaybackNode(Node):
             self.get_logger().error(f"Playback ended early: {error}")
         self._report()
         if self.failed or self._values["exit_when_done"]:
+            self._images.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_S))
             self._stop.wait(LINGER_S)
             self._done.set()
 
     def _play(self) -> None:
-        self._await_start()
-        start = time.monotonic()
-        disturbances = Disturbances(
-            *(self._values[name] for name in ("drop_probability", "drop_from", "drop_count")),
-            *(self._values[name] for name in ("delay", "jitter", "seed")),
-        )
-        slots = timetable(self._source.rate_hz, disturbances)
-        for prepared, slot in zip(self._ahead, slots, strict=False):
+        frames = iter(self._ahead)
+        self._await_frames()
+        first = next(frames, None)
+        if first is None or not self._await_start(first):
+            return
+        # One period later, so that the first frame comes on time after the last rehearsed one.
+        start = time.monotonic() + 1 / self._source.rate_hz
+        slots = timetable(self._source.rate_hz, self._disturbances())
+        for prepared, slot in zip(chain([first], frames), slots, strict=False):
             if self._stop.wait(max(0.0, start + slot.send_s - time.monotonic())):
                 return
             behind = time.monotonic() - start - slot.send_s
@@ -192,20 +205,43 @@ class PlaybackNode(Node):
                 start += behind
             self._send(prepared, slot)
 
-    def _await_start(self) -> None:
+    def _disturbances(self) -> Disturbances:
+        values = self._values
+        return Disturbances(
+            drop_probability=values["drop_probability"],
+            drop_from=values["drop_from"],
+            drop_count=values["drop_count"],
+            delay_s=values["delay"],
+            jitter_s=values["jitter"],
+            seed=values["seed"],
+        )
+
+    def _await_frames(self) -> None:
         started = time.monotonic()
-        while not self._ahead.wait_filled(MATCH_POLL_S) and not self._stop.is_set():
+        while not self._ahead.wait_filled(POLL_S) and not self._stop.is_set():
             pass
         self.get_logger().info(
             f"{self._source.name}: ready after {time.monotonic() - started:.1f} s, "
             f"plays at {self._source.rate_hz:g} Hz"
         )
-        if not self._values["wait_for_subscriber"]:
-            return
-        while self._images.get_subscription_count() == 0:
-            if self._stop.wait(MATCH_POLL_S):
-                return
-        self._stop.wait(MATCH_SETTLE_S)
+
+    def _await_start(self, first: Prepared) -> bool:
+        """Wait for what the parameters say; False when the node is to end before."""
+        wait_for_subscriber = self._values["wait_for_subscriber"]
+        while wait_for_subscriber and self._images.get_subscription_count() == 0:
+            if self._stop.wait(POLL_S):
+                return False
+        while self._values["wait_for_start"] and not self._started.is_set():
+            self._publish(first, self.get_clock().now().nanoseconds)
+            if self._stop.wait(1 / self._source.rate_hz):
+                return False
+        return not self._stop.is_set()
+
+    def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = not self._started.is_set()
+        response.message = "Playback begins." if response.success else "It has begun already."
+        self._started.set()
+        return response
 
     def _send(self, prepared: Prepared, slot: Slot) -> None:
         if self._values["keep_stamps"]:
@@ -217,10 +253,7 @@ class PlaybackNode(Node):
             self._dropped += 1
         else:
             self._sent += 1
-            stamp = ns_to_stamp(stamp_ns)
-            prepared.image.header.stamp = prepared.info.header.stamp = stamp
-            self._infos.publish(prepared.info)
-            self._images.publish(prepared.image)
+            self._publish(prepared, stamp_ns)
         if self._log is not None:
             line = {
                 "frame": prepared.played.number,
@@ -229,6 +262,12 @@ class PlaybackNode(Node):
                 "crc32": prepared.crc32,
             }
             self._log.write(json.dumps(line) + "\n")
+
+    def _publish(self, prepared: Prepared, stamp_ns: int) -> None:
+        stamp = ns_to_stamp(stamp_ns)
+        prepared.image.header.stamp = prepared.info.header.stamp = stamp
+        self._infos.publish(prepared.info)
+        self._images.publish(prepared.image)
 
     def _report(self) -> None:
         for path, reason in self._source.skipped():

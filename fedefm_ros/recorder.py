@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PointStamped, PoseWithCovarianceStamped
-from lifecycle_msgs.msg import State
-from lifecycle_msgs.srv import GetState
 from nav_msgs.msg import Path
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
 
 from fedefm_core.perception.types import INSTRUMENT_KINDS
 from fedefm_ros import interface
@@ -102,10 +101,11 @@ class Recorder(Node):
         self._recording = Recording()
         self._paths: dict[str, list[bytes]] = _by_kind(list)
         self._poses: dict[str, list[bytes]] = _by_kind(list)
+        self._start: Any = self.create_client(Trigger, "playback_node/start")
+        self._starting: Any = None
         # The executor serves subscriptions in this order: first what is timed to the millisecond.
         for kind in INSTRUMENT_KINDS:
             self._listen(interface.tip_pixel(kind), PointStamped, partial(self._on_tip, kind))
-        self._listen(interface.MASK, Image, self._on_mask)
         self._listen(interface.STATE, DiagnosticArray, self._on_state)
         self._listen(interface.DIAGNOSTICS, DiagnosticArray, self._on_diagnostics)
         processing_time = interface.PROCESSING_TIME.replace("~", interface.NODE_NAME)
@@ -116,26 +116,20 @@ class Recorder(Node):
             self._listen(
                 interface.tip(kind), PoseWithCovarianceStamped, self._poses[kind].append, raw=True
             )
-        self._get_state: Any = self.create_client(GetState, f"{interface.NODE_NAME}/get_state")
-        self._answer: Any = None
-
-    def ready(self) -> bool:
-        """True when all results are published by somebody and the node is active; to be polled."""
-        names = [subscription.topic_name for subscription in self.subscriptions]
-        if not all(self.count_publishers(name) for name in names):
-            return False
-        if self._answer is None and self._get_state.service_is_ready():
-            self._answer = self._get_state.call_async(GetState.Request())
-        if self._answer is None or not self._answer.done():
-            return False
-        active = bool(self._answer.result().current_state.id == State.PRIMARY_STATE_ACTIVE)
-        self._answer = None
-        return active
+        # Last, so that a mask that came proves that the other subscriptions are known as well.
+        self._listen(interface.MASK, Image, self._on_mask)
 
     def has_answer(self, stamp_ns: int | None = None) -> bool:
         """Did a mask come: for this stamp, or any?"""
         masks = self._recording.masks_received_ns
         return stamp_ns in masks if stamp_ns is not None else bool(masks)
+
+    def start_playback(self) -> bool:
+        """Call playback_node's ~/start; True once it has answered. To be polled."""
+        if self._starting is None and self._start.service_is_ready():
+            self._recording.processing_ms.clear()  # of the rehearsal
+            self._starting = self._start.call_async(Trigger.Request())
+        return self._starting is not None and self._starting.done()
 
     def has_diagnostics(self) -> bool:
         """Did the node speak on /diagnostics since forget_diagnostics?"""
