@@ -51,8 +51,8 @@ class FramePipeline:
     ) -> tuple[Frame, Perception]:
         """Process the frame of a message.
 
-        Raises FrameError, whose `reason` counts it, when the frame may not be processed. After
-        any other exception call reset: the tracker may have seen half of the frame.
+        Raises FrameError, whose `reason` counts it, when the frame may not be processed. Any
+        other exception is a fault; it resets the tracker, which may have seen half of the frame.
         """
         stamp_ns = stamp_to_ns(message.header.stamp)
         check_age((now_ns - stamp_ns) / 1e9, max_age_s)
@@ -60,7 +60,11 @@ class FramePipeline:
         frame = Frame(pixels, stamp_ns)
         with self._lock:
             self._check_sequence(frame)
-            perception = self._segmenter.process(frame)
+            try:
+                perception = self._segmenter.process(frame)
+            except Exception:
+                self._forget()
+                raise
         return frame, perception
 
     def reset(self) -> None:

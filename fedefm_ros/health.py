@@ -17,6 +17,7 @@ import numpy as np
 from fedefm_core.perception import Perception, TrackingState, TrackPhase
 
 LATENCIES_KEPT = 1000  # of the last frames, for the percentiles
+RATE_WINDOW_S = 5.0
 
 SUPERSEDED = "superseded"  # reason: a newer frame came before the worker was free
 
@@ -132,6 +133,14 @@ class Health:
             self._fault = self._last_fault = error
             self._forget_tracks()
 
+    def activated(self) -> None:
+        """Frames are awaited from now on; what was seen before counts no more."""
+        self.tracking_was_reset()
+        with self._lock:
+            self._received_at = None
+            self._processed_at.clear()
+            self._latencies_ms.clear()
+
     def tracking_was_reset(self) -> None:
         """Tracks and faults are forgotten; counts are kept."""
         with self._lock:
@@ -156,11 +165,11 @@ class Health:
             state = State[self._tracking.value]
             return Verdict(state, _tracking_text(self._last.phases))
 
-    def statistics(self, now: float, window: float = 5.0) -> Statistics:
-        """Counts so far, and the rate over the last window seconds."""
+    def statistics(self, now: float) -> Statistics:
+        """Counts so far, the rate of the last RATE_WINDOW_S, latencies of the last frames."""
         with self._lock:
             counts = self._counts
-            recent = sum(1 for at in self._processed_at if now - at <= window)
+            recent = [at for at in self._processed_at if now - at <= RATE_WINDOW_S]
             return Statistics(
                 received=counts.received,
                 processed=counts.processed,
@@ -169,7 +178,7 @@ class Health:
                 dropped=dict(sorted(counts.dropped.items())),
                 last_drop=self._last_drop,
                 last_fault=self._last_fault,
-                rate_hz=recent / window,
+                rate_hz=_rate(recent),
                 latency_ms=_percentiles(list(self._latencies_ms)),
             )
 
@@ -193,6 +202,10 @@ def _tracking_text(phases: Mapping[str, TrackPhase]) -> str:
 
 def _since(then: float | None, now: float) -> float | None:
     return None if then is None else now - then
+
+
+def _rate(times: list[float]) -> float:
+    return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:

@@ -102,7 +102,8 @@ class SegmentationNode(LifecycleNode):
 
         SUCCESS: active. There is no FAILURE; an exception leads to on_error.
         """
-        self._reset()
+        self._pipeline.reset()
+        self._health.activated()
         result = super().on_activate(state)
         self._mailbox = Mailbox()
         self._worker = threading.Thread(target=self._work, args=(self._mailbox,), name="worker")
@@ -246,15 +247,12 @@ class SegmentationNode(LifecycleNode):
     def _on_reset_tracking(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        self._reset()
+        self._pipeline.reset()
+        self._health.tracking_was_reset()
         response.success = True
         response.message = "Tracks are forgotten; the next frame starts anew."
         self._publish_state(self._now())
         return response
-
-    def _reset(self) -> None:
-        self._pipeline.reset()
-        self._health.tracking_was_reset()
 
     def _on_heartbeat(self) -> None:
         if time.monotonic() - self._state_published_at >= HEARTBEAT_S / 2:
@@ -319,7 +317,6 @@ class SegmentationNode(LifecycleNode):
         self.get_logger().error(
             f"Processing failed: {error!r}", throttle_duration_sec=LOG_PERIOD_S
         )
-        self._pipeline.reset()
         self._health.failed(repr(error))
         self._publish_state(self._now())
 
