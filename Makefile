@@ -33,7 +33,7 @@ demo: $(VENV)/.has-demo
 	$(BIN)/python -m fedefm_ros.demo --source "$(SOURCE)" --out out/demo
 
 test: lint
-	$(PYTEST) -n $(JOBS) -m 'not slow'
+	$(PYTEST) -n $(JOBS) --dist loadfile -m 'not slow'
 
 test-slow: $(VENV)/.has-test
 	$(PYTEST) -m slow

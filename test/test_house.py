@@ -96,8 +96,8 @@ def without_header(paths: list[Path]) -> list[str]:
     for path in paths:
         if path.name in NO_HEADER_NAMES or path.suffix in NO_HEADER_SUFFIXES:
             continue
-        first_lines = path.read_text(encoding="utf-8").splitlines()[:3]
-        if not any(HEADER in line for line in first_lines):
+        first_lines = path.read_bytes().splitlines()[:3]
+        if not any(HEADER.encode() in line for line in first_lines):
             missing.append(str(path.relative_to(REPOSITORY)))
     return missing
 
