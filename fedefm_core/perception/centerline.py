@@ -14,6 +14,7 @@ from fedefm_core.perception.types import FloatArray
 
 SMOOTHING_PX = 2.5  # standard deviation along the arc; shrinks a bend of 15 px radius by 0.2 px
 _STEP = 0.5  # of the samples across the wire
+_BEND_PX = 20  # points from which the bend of an end is taken
 
 
 def refine(
@@ -30,8 +31,8 @@ def refine(
     line = smooth(resample(points))
     if len(line) < 2 or stroke.closed:
         return line
-    line = resample(_stretched(line, mask, stroke))
-    return _centered(line, mask, hidden, stroke.width)
+    line = _centered(line, mask, hidden, stroke.width)
+    return resample(_stretched(line, mask, stroke))
 
 
 def _without_loose_ends(stroke: Stroke) -> FloatArray:
@@ -61,13 +62,18 @@ def smooth(values: FloatArray, sigma: float = SMOOTHING_PX) -> FloatArray:
     radius = min(int(3 * sigma), len(values) - 1)
     if radius < 1:
         return values
-    offsets = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel /= kernel.sum()
+    kernel = _gaussian(radius, sigma)
     head = 2 * values[0] - values[radius:0:-1]
     tail = 2 * values[-1] - values[-2 : -radius - 2 : -1]
     padded = np.concatenate((head, values, tail))
     return np.column_stack([np.convolve(column, kernel, "valid") for column in padded.T])
+
+
+@cache
+def _gaussian(radius: int, sigma: float) -> FloatArray:
+    """(2 * radius + 1,) weights that sum to 1."""
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return np.asarray(kernel / kernel.sum())
 
 
 def end_direction(line: FloatArray, length: float = 12.0) -> FloatArray:
@@ -107,31 +113,42 @@ def sample(image: npt.NDArray[np.uint8], points: FloatArray) -> FloatArray:
 
 
 def _stretched(line: FloatArray, mask: npt.NDArray[np.uint8], stroke: Stroke) -> FloatArray:
-    """Free ends extended straight to where the mask ends, by a width and a bit at most."""
+    """Free ends carried on to where the mask ends, by a width and a bit at most."""
     parts = [line]
     if not stroke.touching[0]:
-        parts.insert(0, _beyond(line[::-1], mask, stroke.width))
+        parts.insert(0, _beyond(line[::-1], mask, stroke.width)[::-1])
     if not stroke.touching[1]:
         parts.append(_beyond(line, mask, stroke.width))
     return np.concatenate(parts)
 
 
 def _beyond(line: FloatArray, mask: npt.NDArray[np.uint8], width: float) -> FloatArray:
-    """(1, 2) the point where the mask ends beyond the last point of line."""
-    direction = end_direction(line)
-    return line[-1:] + direction * _run_length(line[-1], direction, mask, width + 3.0)
+    """(M, 2) the way on from the last point of line, bending as it does, as far as mask goes.
 
-
-def _run_length(
-    start: FloatArray, direction: FloatArray, mask: npt.NDArray[np.uint8], limit: float
-) -> float:
-    """How far the mask goes on from start, mean of three parallel probes."""
+    Followed by three parallel probes, whose mean reach is taken.
+    """
     step = 0.25
-    ahead = np.arange(0.5 * step, limit, step)
-    sideways = np.array([-direction[1], direction[0]]) * np.array([[-0.5], [0.0], [0.5]])
-    probes = start + sideways[:, None] + ahead[None, :, None] * direction
+    tail = line[-min(len(line), _BEND_PX) :]
+    _, slope, bend = _parabola_fit(len(tail)) @ tail
+    ahead = np.arange(0.0, width + 3.0, step)
+    way = line[-1] + ahead[:, None] * slope + ahead[:, None] ** 2 * bend
+    sideways = 0.5 * np.array([-slope[1], slope[0]]) * np.array([[-1.0], [0.0], [1.0]])
+    probes = way[None, 1:] - 0.5 * (way[1:] - way[:-1]) + sideways[:, None]
     inside = np.minimum.accumulate(sample(mask, probes) > 127, axis=1)
-    return float(inside.sum() * step / 3)
+    reach = float(inside.sum() / 3)  # in steps
+    whole = int(reach)
+    last = way[whole] + (reach - whole) * (way[min(whole + 1, len(way) - 1)] - way[whole])
+    return np.concatenate((way[4 : whole - 2 : 4], last[None]))
+
+
+@cache
+def _parabola_fit(count: int) -> FloatArray:
+    """(3, count) weights: of values 1 px apart, their fit's last value, slope and half bend."""
+    s = np.arange(1.0 - count, 1.0)
+    degree = 2 if count >= 8 else min(1, count - 1)
+    weights = np.zeros((3, count))
+    weights[: degree + 1] = np.linalg.pinv(np.vander(s, degree + 1, increasing=True))
+    return weights
 
 
 def _centered(
@@ -157,4 +174,8 @@ def _centered(
     index = np.arange(len(line))
     shift = (profile * offsets).sum(axis=1)[usable] / total[usable]
     shift = np.interp(index, index[usable], shift)
-    return line + smooth(shift[:, None]) * normal
+    radius = min(int(3 * SMOOTHING_PX), len(shift) - 1)
+    shift = np.convolve(
+        np.pad(shift, radius, mode="reflect"), _gaussian(radius, SMOOTHING_PX), "valid"
+    )
+    return line + shift[:, None] * normal
