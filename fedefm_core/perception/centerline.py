@@ -31,8 +31,9 @@ def refine(
     line = smooth(resample(points))
     if len(line) < 2 or stroke.closed:
         return line
-    line = _centered(line, mask, hidden, stroke.width)
-    return resample(_stretched(line, mask, stroke))
+    line = _centered(line, mask, hidden, stroke.width, 0)
+    line = resample(_stretched(line, mask, stroke))
+    return _centered(line, mask, hidden, stroke.width, 1 + round(0.25 * stroke.width))
 
 
 def _without_loose_ends(stroke: Stroke) -> FloatArray:
@@ -156,8 +157,12 @@ def _centered(
     mask: npt.NDArray[np.uint8],
     hidden: npt.NDArray[np.uint8],
     width: float,
+    ends: int,
 ) -> FloatArray:
-    """Line moved across itself to the middle of the mask, wherever its full width is seen."""
+    """Line moved across itself to the middle of the mask, wherever its full width is seen.
+
+    The first and last `ends` points, where a flat end may lie aslant, move with their neighbors.
+    """
     half = max(1, int((0.9 * width + 2.0) / _STEP))
     offsets = np.arange(-half, half + 1) * _STEP
     normal = normals(line)
@@ -169,6 +174,7 @@ def _centered(
     profile[:, half::-1] *= np.minimum.accumulate(inside[:, half::-1], axis=1)
     total = profile.sum(axis=1)
     usable = inside[:, half] & ~covered & (total * _STEP < 1.4 * width + 1.0)
+    usable[:ends] = usable[len(usable) - ends :] = False
     if not usable.any():
         return line
     index = np.arange(len(line))
