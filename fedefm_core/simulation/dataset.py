@@ -210,7 +210,10 @@ def _read_partial(folder: Path) -> tuple[Entry, list[Entry]] | None:
     if not path.exists():
         return None
     # The run may have ended within a line: only those with a line feed are whole.
-    plan, *frames = _parse(path, "[" + ",".join(_read_text(path).split("\n")[:-1]) + "]")
+    lines = _read_text(path).split("\n")[:-1]
+    plan, *frames = [_parse(path, line) for line in lines] or [None]
+    if not isinstance(plan, dict):
+        raise OutputError(f"{path}, which says what the folder holds, has no plan on line 1")
     return plan, frames
 
 
