@@ -104,6 +104,14 @@ def test_a_tiff_whose_pages_run_in_a_circle(tmp_path):
         read(tmp_path / "a.tif")
 
 
+def test_a_tiff_of_many_samples_a_pixel(tmp_path):
+    entries = [(256, 4), (257, 4), (277, 60000)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    (tmp_path / "a.tif").write_bytes(b"II*\0\x08\0\0\0\x03\0" + directory + bytes(4))
+    with pytest.raises(FrameError, match="60000 samples"):
+        read(tmp_path / "a.tif")
+
+
 def png_that_declares(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunk = b"IHDR" + header
@@ -196,13 +204,13 @@ def test_folder_sets_bad_files_aside_and_goes_on(tmp_path):
     (tmp_path / "5.gif").write_bytes(b"GIF89a" + bytes(20))
     write(tmp_path / "6.bmp", GREY8)
     for ignored in ("notes.txt", "truth.json", "table.csv", "README.md", "set.yaml", ".hid.png"):
-        (tmp_path / ignored).write_text("not an image")
+        (tmp_path / ignored).write_text("BMI,one,two")
     (tmp_path / "folder.png").mkdir()
     source = open_source(tmp_path)
     assert source.skipped == []
     assert [frame.source for frame in source] == [str(tmp_path / n) for n in ("1.png", "6.bmp")]
     assert [path.name for path, _ in source.skipped] == ["2.png", "3.dcm", "4", "5.gif"]
-    assert all(str(path) in reason for path, reason in source.skipped)
+    assert all(str(path) not in reason for path, reason in source.skipped)
     assert "GIF" in source.skipped[-1][1]
     list(source)
     assert len(source.skipped) == 4  # the second pass starts its list anew

@@ -93,11 +93,13 @@ def _check_kind(header: FileDataset) -> None:
     if header.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
         raise FrameError("it is a DICOMDIR, an index of images without pixels")
     modality = header.get("Modality")
-    if modality not in MODALITIES and not (modality is None and "Rows" not in header):
+    has_image = "Rows" in header and "Columns" in header
+    if modality not in MODALITIES and (modality or has_image):
         raise FrameError(
-            f"its modality must be X-ray, one of {', '.join(MODALITIES)} (got '{modality!s:.16}')"
+            f"its modality must be X-ray, one of {', '.join(MODALITIES)} "
+            f"(got '{modality or 'none'!s:.16}')"
         )
-    if "Rows" in header and "Columns" in header:
+    if has_image:
         return
     if "EncryptedAttributesSequence" in header:
         raise FrameError("it is encrypted: its image attributes are in an encrypted sequence")

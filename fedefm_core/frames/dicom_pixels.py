@@ -139,12 +139,13 @@ def _significant_bits(pixels: Array, layout: PixelLayout, shift: int) -> Array:
     return ((unsigned >> shift) << spare).view(f"i{pixels.dtype.itemsize}") >> spare
 
 
-def _check_codestream_size(size: tuple[int, int], layout: PixelLayout) -> None:
+def _check_codestream_size(size: tuple[int, int, int], layout: PixelLayout) -> None:
     """Refuse a codestream that would unpack to more than the header promised."""
-    if size != (layout.columns, layout.rows):
+    expected = (layout.columns, layout.rows, layout.samples)
+    if size != expected:
         raise FrameError(
-            f"its compressed data declares {size[0]} x {size[1]} pixels, "
-            f"its header {layout.columns} x {layout.rows}"
+            "its compressed data declares {} x {} pixels of {} samples, ".format(*size)
+            + "its header {} x {} of {}".format(*expected)
         )
 
 
@@ -170,7 +171,8 @@ def _decode_jpeg2k(data: bytes, layout: PixelLayout) -> Array:
     if start < 0:
         raise FrameError("its JPEG 2000 data has no codestream header")
     right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
-    _check_codestream_size((right - left, bottom - top), layout)
+    (components,) = struct.unpack_from(">H", data, start + 40)
+    _check_codestream_size((right - left, bottom - top, components), layout)
     pixels = imagecodecs.jpeg2k_decode(data)
     # The codec undoes the component transform, so YBR_RCT and YBR_ICT arrive as RGB.
     is_rgb = layout.photometric in ("RGB", "YBR_RCT", "YBR_ICT")

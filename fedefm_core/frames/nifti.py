@@ -39,6 +39,8 @@ def read_nifti(path: Path, limits: FrameLimits = DEFAULT_LIMITS) -> Clip:
         shape.pop()
     if len(shape) not in (2, 3):
         raise FrameError(f"its array must have 2 or 3 axes (got the shape {tuple(shape)})")
+    if header.get_data_offset() < header.sizeof_hdr:
+        raise FrameError("its voxels would begin within its header")
     columns, rows, count = (*shape, 1)[:3]
     check_frame_size(columns, rows, limits)
     check_frame_count(count, limits)

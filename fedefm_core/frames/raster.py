@@ -107,7 +107,7 @@ def declared_size(data: bytes | memoryview, kind: str) -> tuple[int, int]:
         if kind == "PNG":
             width, height = struct.unpack_from(">II", data, 16)
         elif kind == "JPEG":
-            width, height = jpeg_size(data)
+            width, height, _ = jpeg_size(data)
         elif struct.unpack_from("<I", data, 14)[0] == 12:  # OS/2 header
             width, height = struct.unpack_from("<HH", data, 18)
         else:
@@ -117,8 +117,8 @@ def declared_size(data: bytes | memoryview, kind: str) -> tuple[int, int]:
     return int(width), abs(int(height))  # a BMP stored top-down has a negative height
 
 
-def jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
-    """Return (width, height) of a JPEG or JPEG-LS codestream; struct.error if it ends early."""
+def jpeg_size(data: bytes | memoryview) -> tuple[int, int, int]:
+    """(width, height, components) of a JPEG or JPEG-LS codestream; struct.error if cut short."""
     position = 2
     while True:
         prefix, marker = struct.unpack_from(">BB", data, position)
@@ -128,6 +128,6 @@ def jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
             position += 1 if marker == 0xFF else 2
             continue
         if marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return width, height
+            height, width, components = struct.unpack_from(">HHB", data, position + 5)
+            return width, height, components
         position += 2 + struct.unpack_from(">H", data, position + 2)[0]

@@ -18,7 +18,6 @@ _SIGNATURES = (  # (offset, bytes, format)
     (128, b"DICM", "DICOM"),
     (0, b"\x89PNG\r\n\x1a\n", "raster"),
     (0, b"\xff\xd8\xff", "raster"),
-    (0, b"BM", "raster"),
     (0, b"II*\x00", "TIFF"),
     (0, b"MM\x00*", "TIFF"),
     (0, b"II+\x00", "TIFF"),
@@ -34,6 +33,7 @@ _SIGNATURES = (  # (offset, bytes, format)
     (0, b"\x00\x00\x01\xba", "video"),
     (0, b"\x00\x00\x01\xb3", "video"),
 )
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header behind the file's
 _REFUSED = (  # known, so that the person is told what it is
     (0, b"GIF8", "a GIF"),
     (8, b"WEBP", "a WebP image"),
@@ -88,6 +88,9 @@ def _known_format(head: bytes, path: Path) -> str | None:
             return name
     if head[:2] == b"\x1f\x8b":
         return _format_in_gzip(head)
+    # Two letters alone would take a table that begins with 'BMI' for a BMP.
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "raster"
     # DICOM without its preamble starts with group 2 or 8; such a short mark also needs the name.
     if path.suffix.lower() in (".dcm", ".ima") and head[:2] in (b"\x02\x00", b"\x08\x00"):
         return "DICOM"

@@ -68,11 +68,11 @@ class FrameSource:
                     found_any = True
                     yield frame
             except FrameError as error:
-                self.skipped.append((path, str(error)))
+                self.skipped.append((path, str(error).removeprefix(f"{path}: ")))
         if not found_any:
             raise FrameError(
                 f"None of the {len(self.skipped)} image files in {self.path} can be read; "
-                f"the first: {self.skipped[0][1]}"
+                "the first, {}: {}".format(*self.skipped[0])
             )
 
 

@@ -24,7 +24,7 @@ from fedefm_core.frames.limits import (
 )
 from fedefm_core.frames.raster import luma
 
-_WIDTH, _HEIGHT, _PHOTOMETRIC = 256, 257, 262
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _DEPTH = 256, 257, 262, 277, 32997
 _MIN_IS_WHITE, _RGB = 0, 2
 _INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 
@@ -34,6 +34,8 @@ class _Page:
     width: int
     height: int
     photometric: int
+    samples: int
+    depth: int
 
 
 def read_tiff(path: Path, limits: FrameLimits = DEFAULT_LIMITS) -> Clip:
@@ -42,10 +44,19 @@ def read_tiff(path: Path, limits: FrameLimits = DEFAULT_LIMITS) -> Clip:
         pages = []
         for page in _walk_pages(file):
             check_frame_size(page.width, page.height, limits)
+            _check_samples(page)
             pages.append(page)
             check_frame_count(len(pages), limits)
     check_frame_count(len(pages), limits)
     return Clip(lambda: _decode_frames(path, pages), frame_count=len(pages))
+
+
+def _check_samples(page: _Page) -> None:
+    if not (1 <= page.samples <= 4 and page.depth == 1):
+        raise FrameError(
+            "a page must be one plane of 1 to 4 samples a pixel "
+            f"(got {page.depth} planes, {page.samples} samples)"
+        )
 
 
 def _walk_pages(file: BinaryIO) -> Iterator[_Page]:
@@ -60,7 +71,13 @@ def _walk_pages(file: BinaryIO) -> Iterator[_Page]:
         visited.add(offset)
         file.seek(offset)
         tags, offset = _read_directory(file, order, big)
-        yield _Page(tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0), tags.get(_PHOTOMETRIC, 1))
+        yield _Page(
+            width=tags.get(_WIDTH, 0),
+            height=tags.get(_HEIGHT, 0),
+            photometric=tags.get(_PHOTOMETRIC, 1),
+            samples=tags.get(_SAMPLES, 1),
+            depth=tags.get(_DEPTH, 1),
+        )
 
 
 def _read_directory(file: BinaryIO, order: str, big: bool) -> tuple[dict[int, int], int]:

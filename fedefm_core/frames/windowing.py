@@ -33,7 +33,7 @@ def to_grey8(frame: Frame) -> GreyImage:
     if pixels.dtype == np.uint8:
         return np.asarray(cv2.LUT(pixels, table), np.uint8)
     # An int16 seen as uint16 indexes its table from the end for negatives, as _table lays it out.
-    return table[pixels.view(np.uint16)]
+    return np.take(table, pixels.view(np.uint16))
 
 
 def _window_ends(window: Window) -> tuple[float, float]:
