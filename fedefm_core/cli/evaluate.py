@@ -30,7 +30,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure Dice, IoU, clDice, centerline F1 and tip errors; docs/metrics.md defines them."""
-    from fedefm_core.cli.progress import progress
+    from fedefm_core.cli.progress import expected_frames, progress
     from fedefm_core.cli.report import write_json
     from fedefm_core.config import load_settings
     from fedefm_core.errors import FrameError
@@ -42,7 +42,6 @@ def evaluate(
     from fedefm_core.evaluation.evaluate import EvaluationSettings
     from fedefm_core.evaluation.frame_names import named_frames
     from fedefm_core.frames import open_source
-    from fedefm_core.frames.source import image_files
     from fedefm_core.perception import Segmenter, open_runtime
 
     settings = load_settings(EvaluationSettings, overrides=override or [])
@@ -50,9 +49,8 @@ def evaluate(
     ground_truth = open_ground_truth(masks, truth)
     frames = open_source(images)
     check_names(images)
-    total = len(image_files(images)) if images.is_dir() else frames.frame_count
     segmenter = Segmenter(open_runtime(model, runtime, threads))
-    named = progress(named_frames(frames), "Evaluating", total)
+    named = progress(named_frames(frames), "Evaluating", expected_frames(frames))
     scores = list(score_frames(named, segmenter, ground_truth, settings))
     if not scores:
         raise FrameError(f"{frames.name} holds no frames")
@@ -60,7 +58,7 @@ def evaluate(
         "images": str(images),
         "masks": str(masks),
         "truth": ground_truth.truth_file and str(ground_truth.truth_file),
-        "set_aside": [reason for _, reason in frames.skipped],
+        "set_aside": [f"{path}: {reason}" for path, reason in frames.skipped],
         **evaluation_report(scores, segmenter, ground_truth, settings),
     }
     write_json(report, json)

@@ -42,7 +42,7 @@ def predict(
     be read are set aside and listed at the end; exit code 1 when nothing could be processed.
     """
     from fedefm_core.cli.predictions import PredictionWriter, check_output_folder
-    from fedefm_core.cli.progress import progress
+    from fedefm_core.cli.progress import expected_frames, progress
     from fedefm_core.errors import FrameError
     from fedefm_core.evaluation.frame_names import named_frames
     from fedefm_core.frames import open_source
@@ -60,7 +60,8 @@ def predict(
     set_aside: Skipped = []
     with PredictionWriter(out, overwrite) as writer:
         try:
-            for frame in progress(chain([first], named), "Predicting", frames.frame_count):
+            total = expected_frames(frames)
+            for frame in progress(chain([first], named), "Predicting", total):
                 predict_frame(frame, segmenter, writer, set_aside)
         finally:
             typer.echo(f"{writer.frames} frames written to {out}")
@@ -84,7 +85,7 @@ def predict_frame(
         perception = segmenter.process(named.frame)
         overlay = draw_overlay(to_grey8(named.frame), perception)
     except FrameError as error:
-        set_aside.append((Path(named.frame.source), f"{named.frame.source}: {error}"))
+        set_aside.append((Path(named.frame.source), str(error)))
         return
     metadata = segmenter.runtime.metadata
     model = f"{metadata.name}@{metadata.weights_sha256[:12]}"
@@ -115,5 +116,5 @@ def report_skipped(skipped: Sequence[tuple[Path, str]]) -> None:
     """List files that were set aside, with reasons, on stderr."""
     if skipped:
         typer.echo(f"Set aside ({len(skipped)}):", err=True)
-    for _, reason in skipped:
-        typer.echo(f"  {reason}", err=True)
+    for path, reason in skipped:
+        typer.echo(f"  {path}: {reason}", err=True)

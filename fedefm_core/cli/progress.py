@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from fedefm_core.frames import FrameSource
 
 Item = TypeVar("Item")
 
@@ -36,3 +39,12 @@ def progress(items: Iterable[Item], title: str, total: int | None = None) -> Ite
         for item in items:
             yield item
             bar.advance(task)
+
+
+def expected_frames(source: FrameSource) -> int | None:
+    """How many frames source will give; of a folder, the number of its files; None if unknown."""
+    from fedefm_core.frames.source import image_files
+
+    if source.frame_count is None and source.path.is_dir():
+        return len(image_files(source.path))
+    return source.frame_count
