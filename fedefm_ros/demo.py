@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ READ_AHEAD = 600  # frames; so many are ready before the first is sent
 DEFAULT_SEED = 20_260
 # Only its ratio to camera_info's K[0] matters, and both nodes are given the same number.
 SOURCE_DETECTOR_DISTANCE_M = 1.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REPORT, SENT_LOG = "report.json", "sent.jsonl"
 
 
@@ -87,7 +88,8 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0, or 1 with a sentence on stderr, or 130 when interrupted."""
     options = _parse(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
     try:
         report = run(options)
     except (DemoError, ChildError, FedefmError, OSError) as error:
@@ -98,6 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print_summary(report, options.out)
     return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End at the first signal, cleanly even when more follow."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -147,38 +156,35 @@ def _play(options: Options, model: Path) -> Recording:
     os.environ.clear()
     os.environ.update(environment)  # this process takes part in the domain too
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    children: list[Child] = []
     try:
-        recorder = Recorder()
-        with _spinning(recorder):
-            _run_nodes(options, model, recorder, children)
+        with _watching() as watch, _spinning(Recorder()) as recorder:
+            _run_nodes(options, model, recorder, watch)
             recording = recorder.recording()
     finally:
-        _stop_all(children)
         rclpy.try_shutdown()
         if claim is not None:
             claim.close()
-    check_clean_end(children)
     return recording
 
 
-def _run_nodes(options: Options, model: Path, recorder: Recorder, children: list[Child]) -> None:
-    """Start both nodes and wait for the end of playback; children gets what was started."""
+def _run_nodes(options: Options, model: Path, recorder: Recorder, watch: Watch) -> None:
+    """Start both nodes and wait for the end of playback."""
     print("Starting both nodes ...", flush=True)
     player = start_node("playback_node", _playing(options), options.logs, ends_by_itself=True)
-    children.append(player)
-    children.append(start_node("segmentation_node", _segmenting(options, model), options.logs))
+    watch.children.append(player)
+    watch.children.append(
+        start_node("segmentation_node", _segmenting(options, model), options.logs)
+    )
     # playback_node rehearses with the first frame: an answer proves that discovery is over.
-    _wait(recorder.has_answer, options.timeout, children, "an answer to the first frame")
-    _wait(recorder.start_playback, ANSWER_TIMEOUT_S, children, "playback_node to begin")
+    watch.wait(recorder.has_answer, options.timeout, "an answer to the first frame")
+    watch.wait(recorder.start_playback, ANSWER_TIMEOUT_S, "playback_node to begin")
     print(f"Playing {options.frames} frames at {options.rate:g} Hz ...", flush=True)
     duration_s = options.frames / options.rate + SLACK_S
-    _wait(lambda: player.process.poll() is not None, duration_s, children, "the end of playback")
-    check_alive(children)
+    watch.wait(lambda: player.process.poll() is not None, duration_s, "the end of playback")
     last = read_sent(options.logs / SENT_LOG)[-1].stamp_ns
-    _poll(lambda: recorder.has_answer(last), DRAIN_TIMEOUT_S, children)
+    watch.poll(lambda: recorder.has_answer(last), DRAIN_TIMEOUT_S)
     recorder.forget_diagnostics()  # those to come count all frames
-    _wait(recorder.has_diagnostics, ANSWER_TIMEOUT_S, children, "the node's diagnostics")
+    watch.wait(recorder.has_diagnostics, ANSWER_TIMEOUT_S, "the node's diagnostics")
 
 
 def _segmenting(options: Options, model: Path) -> dict[str, object]:
@@ -205,53 +211,75 @@ def _playing(options: Options) -> dict[str, object]:
     }
 
 
-def _wait(
-    condition: Callable[[], bool], timeout_s: float, children: Sequence[Child], what: str
-) -> None:
-    if not _poll(condition, timeout_s, children):
-        logs = ", ".join(str(child.log) for child in children)
-        raise DemoError(f"Waited {timeout_s:g} s in vain for {what}. Logs: {logs}")
+@dataclass(frozen=True)
+class Watch:
+    """The started nodes, and whether somebody interrupted: each wait looks after both."""
 
+    children: list[Child]
+    interrupted: threading.Event
 
-def _poll(condition: Callable[[], bool], timeout_s: float, children: Sequence[Child]) -> bool:
-    """True as soon as condition holds, False after timeout_s; raises ChildError."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        check_alive(children)
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_S)
-    return True
+    def wait(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Wait for what; raise DemoError after timeout_s, else as poll does."""
+        if not self.poll(condition, timeout_s):
+            logs = ", ".join(str(child.log) for child in self.children)
+            raise DemoError(f"Waited {timeout_s:g} s in vain for {what}. Logs: {logs}")
+
+    def poll(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """True as soon as condition holds, False after timeout_s.
+
+        Raises ChildError when a node died, KeyboardInterrupt when interrupted.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            check_alive(self.children)
+            if condition():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            if self.interrupted.wait(POLL_S):
+                raise KeyboardInterrupt
 
 
 @contextmanager
-def _spinning(recorder: Recorder) -> Iterator[None]:
+def _watching() -> Iterator[Watch]:
+    """A watch whose nodes are stopped at the end; signals only set a flag until then.
+
+    So no signal can come between the start of a node and the note that it must be stopped.
+    """
+    watch = Watch([], threading.Event())
+    previous = {
+        number: signal.signal(number, lambda *_: watch.interrupted.set()) for number in SIGNALS
+    }
+    try:
+        yield watch
+    finally:
+        for child in reversed(watch.children):
+            stop_node(child)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    check_clean_end(watch.children)
+    if watch.interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _spinning(recorder: Recorder) -> Iterator[Recorder]:
     """Let recorder receive in a thread of its own."""
     executor = SingleThreadedExecutor()
     executor.add_node(recorder)
 
     def spin() -> None:
-        try:
+        with suppress(ExternalShutdownException, ShutdownException):
             executor.spin()
-        except (ExternalShutdownException, ShutdownException):
-            return
 
     thread = threading.Thread(target=spin, name="recorder")
     thread.start()
     try:
-        yield
+        yield recorder
     finally:
         executor.shutdown()
         thread.join()
         recorder.destroy_node()
-
-
-def _stop_all(children: Sequence[Child]) -> None:
-    """Stop the newest first; a second Ctrl-C does not leave one behind."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for child in reversed(children):
-        stop_node(child)
-    signal.signal(signal.SIGINT, previous)
 
 
 def _parse(arguments: Sequence[str] | None) -> Options:

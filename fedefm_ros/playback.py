@@ -137,28 +137,40 @@ def timetable(rate_hz: float, disturbances: Disturbances) -> Iterator[Slot]:
 
 
 def repeated(
-    items: Callable[[], Iterable[ItemT]], loop: bool, limit: int = 0, keep_at_most: int = 0
+    items: Callable[[], Iterable[ItemT]],
+    loop: bool,
+    limit: int = 0,
+    keep_at_most: int = 0,
+    size: Callable[[ItemT], int] = lambda item: 1,
 ) -> Iterator[ItemT]:
     """The items once, or again and again; limit: how many in all, 0 = all or endless.
 
-    Up to keep_at_most items are kept and not made again.
+    Items of no more than keep_at_most in sum, by size, are kept and not made again.
 
     >>> list(repeated(lambda: "abc", loop=True, limit=5))
     ['a', 'b', 'c', 'a', 'b']
     """
-    return itertools.islice(_cycle(items, loop, keep_at_most), limit or None)
+    return itertools.islice(_cycle(items, loop, keep_at_most, size), limit or None)
 
 
-def _cycle(items: Callable[[], Iterable[ItemT]], loop: bool, keep_at_most: int) -> Iterator[ItemT]:
+def _cycle(
+    items: Callable[[], Iterable[ItemT]],
+    loop: bool,
+    keep_at_most: int,
+    size: Callable[[ItemT], int],
+) -> Iterator[ItemT]:
     kept: list[ItemT] = []
-    count = 0
+    empty, total = True, 0
     for item in items():
         yield item
-        count += 1
-        if loop and count <= keep_at_most:
+        empty = False
+        total += size(item)
+        if loop and total <= keep_at_most:
             kept.append(item)
-    while loop and count:
-        yield from kept if count <= keep_at_most else items()
+    if total > keep_at_most:
+        kept.clear()
+    while loop and not empty:
+        yield from kept or items()
 
 
 class ReadAhead(Generic[ItemT]):

@@ -56,6 +56,7 @@ POLL_S = 0.02
 # middleware to hand them over, where they are not.
 ACKNOWLEDGE_S, LINGER_S = 5.0, 0.3
 START_SERVICE = "~/start"
+KEPT_BYTES = 512 * 2**20  # a looped source no larger than this is read only once
 NS_PER_S = 1_000_000_000
 MM_PER_M = 1000.0
 
@@ -161,7 +162,8 @@ class PlaybackNode(Node):
             lambda: map(self._prepare, self._source.frames()),
             self._values["loop"],
             self._values["limit"],
-            keep_at_most=self._values["read_ahead"],
+            keep_at_most=KEPT_BYTES,
+            size=lambda prepared: len(prepared.image.data),
         )
 
     def _prepare(self, played: PlayedFrame) -> Prepared:
