@@ -46,7 +46,7 @@ def join_fragments(
 
 def _cut(stroke: Stroke) -> int:
     """Points that an end is stripped of: a cut wire's skeleton bends into a corner of the cut."""
-    return min(round(0.6 * stroke.width), (len(stroke.points) - 2) // 3)
+    return min(round(0.6 * stroke.width) + 3, (len(stroke.points) - 2) // 3)
 
 
 def _gap_cost(

@@ -190,7 +190,7 @@ def _simplify(
     meeting = _meetings(branches, nodes)
     bridging = [
         min(len(meeting[nodes.root(p[0])]), len(meeting[nodes.root(p[-1])])) > 2
-        and len(p) <= _merge_length(graph, p)
+        and len(p) <= _merge_length(graph, p, nodes)
         for p in branches
     ]
     branches = _merged(branches, bridging, nodes)
@@ -205,8 +205,16 @@ def _merged(branches: list[list[int]], inside: list[bool], nodes: _Union) -> lis
     return [path for path, is_inside in zip(branches, inside, strict=True) if not is_inside]
 
 
-def _merge_length(graph: SkeletonGraph, path: list[int]) -> float:
-    return 3.0 * float(graph.width[path[0]]) + 3.0
+def _merge_length(graph: SkeletonGraph, path: list[int], nodes: _Union) -> float:
+    """Up to how many pixels a branch between two junctions is what two crossing wires share.
+
+    Wires that cross at an angle a share 1 / sin(a / 2) widths. A loop back to the same junction
+    is a hole in the mask when it is short, and a wire's own loop otherwise.
+    """
+    width = float(graph.width[path[0]])
+    if nodes.root(path[0]) == nodes.root(path[-1]):
+        return 3.0 * width + 3.0
+    return min(8.0 * width, _MAX_SHARED_PX)
 
 
 def _spur_length(graph: SkeletonGraph, path: list[int]) -> float:
@@ -260,6 +268,7 @@ class _Union:
 
 MAX_TURN_RAD = 1.2
 _DIRECTION_PX = 10
+_MAX_SHARED_PX = 48.0
 
 
 def _pair_at_junction(
