@@ -215,6 +215,15 @@ def test_modality_lut(tmp_path):
     np.testing.assert_array_equal(frame.pixels, np.clip(pixels[0].astype(int) - 50, 0, 99) * 7)
 
 
+def test_lut_of_8_bit_entries_two_in_a_word(tmp_path):
+    pixels = cine(1, bits=8)
+    table = lookup_table([], 0, 8)
+    table[0].LUTDescriptor = [255, 0, 8]
+    table[0].LUTData = bytes(range(255, -1, -1))
+    frame = read(write(tmp_path / "a.dcm", make_dicom(pixels, 8, ModalityLUTSequence=table)))[0]
+    np.testing.assert_array_equal(frame.pixels, np.maximum(255 - pixels[0].astype(int), 1))
+
+
 def test_modality_lut_back_to_beam_intensity_is_not_for_display(tmp_path):
     pixels = cine(1)
     table = lookup_table(np.arange(4096)[::-1], 0, 16)

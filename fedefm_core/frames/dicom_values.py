@@ -120,7 +120,7 @@ def _lookup_table(sequence: Any, signed: bool) -> LookupTable | None:
     data = sequence[0].LUTData
     entries = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.array(data, np.uint16)
     entries = np.atleast_1d(entries)
-    if entries.size * 2 == count:  # 8-bit entries, two in a word
+    if entries.size < count <= entries.size * 2:  # 8-bit entries, two in a word
         entries = entries.astype("<u2").view(np.uint8)
     if entries.size < count:
         raise ValueError(f"a lookup table declares {count} entries and holds {entries.size}")
