@@ -35,14 +35,19 @@ TRANSITIONS = {
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def wait_until(condition: Callable[[], object], what: str, every: float = 0.005) -> Any:
+def wait_until(
+    condition: Callable[[], object],
+    what: str,
+    every: float = 0.005,
+    limit: float = PATIENCE_S,
+) -> Any:
     """Poll condition until it holds and return what it gave; fail, saying what never happened."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + limit
     while True:
         result = condition()
         if result:
             return result
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_S} s"
+        assert time.monotonic() < deadline, f"{what}: not within {limit} s"
         time.sleep(every)
 
 
@@ -120,24 +125,39 @@ class Peer:
         return self.node.create_publisher(message_type, topic, qos)
 
     def call(self, service: str, service_type: type, request: Any) -> Any:
-        """Call a service, waiting for it to appear first."""
+        """Call a service that may be called again: first wait for it, then ask until it answers.
+
+        A client learns of a server before the server learns of the client, and an answer sent
+        between the two is lost.
+        """
         client = self.node.create_client(service_type, service)
         try:
             assert client.wait_for_service(PATIENCE_S), f"no service {service}"
-            future = client.call_async(request)
-            wait_until(future.done, f"answer of {service}")
-            return future.result()
+            futures = []
+
+            def ask() -> Any:
+                futures.append(client.call_async(request))
+                with contextlib.suppress(AssertionError):
+                    wait_until(lambda: any(f.done() for f in futures), "an answer", limit=3.0)
+                return next((f.result() for f in futures if f.done()), None)
+
+            return wait_until(ask, f"an answer of {service}")
         finally:
             self.node.destroy_client(client)
 
     def change_state(self, node: str, transition: str) -> bool:
-        """Ask for a transition by its label; return whether it succeeded."""
+        """Ask for a transition by its label; return whether it succeeded.
+
+        To ask again does no harm: a transition that has been made is not there to be made again,
+        so success is told by the state and not by the answer.
+        """
+        before = self.get_state(node)
         number = TRANSITIONS[transition]
-        state = self.get_state(node)
         if transition == "shutdown":
-            number += ("unconfigured", "inactive", "active").index(state)
+            number += ("unconfigured", "inactive", "active").index(before)
         request = ChangeState.Request(transition=Transition(id=number))
-        return bool(self.call(f"{node}/change_state", ChangeState, request).success)
+        self.call(f"{node}/change_state", ChangeState, request)
+        return self.get_state(node) != before
 
     def get_state(self, node: str) -> str:
         """Label of a node's lifecycle state."""
