@@ -205,7 +205,8 @@ def _since(then: float | None, now: float) -> float | None:
 
 
 def _rate(times: list[float]) -> float:
-    return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+    span = times[-1] - times[0] if times else 0.0
+    return (len(times) - 1) / span if span > 0 else 0.0
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""launch/segment.launch.py: what it declares, and with launch installed, what it starts."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LAUNCH_FILE = REPOSITORY / "launch" / "segment.launch.py"
+ARGUMENTS = [
+    "model",
+    "runtime",
+    "image_topic",
+    "image_transport",
+    "namespace",
+    "params_file",
+    "source",
+    "rate",
+    "transport",
+    "autostart",
+    "overlay",
+    "log_level",
+]
+
+
+def declared() -> dict[str, dict[str, object]]:
+    """Argument -> keywords, read from the source, without launch."""
+    found = {}
+    for node in ast.walk(ast.parse(LAUNCH_FILE.read_text())):
+        name = getattr(getattr(node, "func", None), "id", "")
+        if isinstance(node, ast.Call) and name == "DeclareLaunchArgument":
+            keywords = {word.arg: ast.literal_eval(word.value) for word in node.keywords}
+            found[ast.literal_eval(node.args[0])] = keywords
+    return found
+
+
+def test_arguments_are_those_promised_and_described() -> None:
+    assert list(declared()) == ARGUMENTS
+    for name, keywords in declared().items():
+        assert keywords["description"], name
+        assert "default_value" in keywords, name
+
+
+def test_choices_are_those_of_the_parameters() -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2: pip install the extra 'ros'")
+    from fedefm_ros.segmentation_parameters import SPECS
+
+    specs = {spec.name: spec for spec in SPECS}
+    for name in ("runtime", "image_transport"):
+        assert tuple(declared()[name]["choices"]) == ("", *specs[name].choices)
+
+
+def test_the_file_holds_no_event_handlers() -> None:
+    assert "event_handler" not in LAUNCH_FILE.read_text().lower()
+
+
+# --- with launch ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def launch_file() -> ModuleType:
+    pytest.importorskip("launch_ros", reason="needs ROS 2's launch_ros, which has no wheel")
+    spec = importlib.util.spec_from_file_location("segment_launch", LAUNCH_FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def started(launch_file: ModuleType, **given: str) -> list:
+    """The nodes that these arguments start."""
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    for name, keywords in declared().items():
+        context.launch_configurations[name] = given.get(name, str(keywords["default_value"]))
+    return launch_file.nodes(context)
+
+
+def test_a_live_topic_starts_one_node_and_keeps_the_robots_transport(
+    launch_file: ModuleType,
+) -> None:
+    (node,) = started(launch_file)
+    assert node.node_executable == "segmentation_node"
+    assert not node.additional_env
+
+
+def test_a_source_adds_the_playback_node_and_sets_both_ends(launch_file: ModuleType) -> None:
+    nodes = started(launch_file, source="sim")
+    assert [node.node_executable for node in nodes] == ["segmentation_node", "playback_node"]
+    assert all(node.additional_env for node in nodes)
+    assert not any(
+        node.additional_env for node in started(launch_file, source="sim", transport="default")
+    )
+
+
+def test_the_launch_description_declares_all_arguments(launch_file: ModuleType) -> None:
+    description = launch_file.generate_launch_description()
+    assert [argument.name for argument in description.get_launch_arguments()] == ARGUMENTS
