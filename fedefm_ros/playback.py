@@ -207,7 +207,14 @@ class ReadAhead(Generic[ItemT]):
             return self._changed.wait_for(self._filled, timeout_s)
 
     def close(self) -> None:
-        """Stop making items; those already made stay readable."""
+        """Stop making items, and wait until that has stopped; those already made stay readable.
+
+        A thread that is still at it when Python ends takes the process down with it.
+        """
+        self._end()
+        self._thread.join()
+
+    def _end(self) -> None:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -226,4 +233,4 @@ class ReadAhead(Generic[ItemT]):
                         return
         except Exception as error:  # handed to the reader, whoever it is
             self._error = error
-        self.close()
+        self._end()
