@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""'fedefm_core export': trained weights to one self-describing ONNX file."""
+"""'fedefm_core export' and 'describe': a model file from weights, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from fedefm_core.cli.main import app
+
+PARITY_SUFFIX = ".parity.json"
 
 
 @app.command()
@@ -41,7 +43,30 @@ def export(
     settings = parse_settings(ExportSettings, values, where="the options of export")
     check_out(out)
     prepared = prepare(source, settings)
-    write_json(prepared.report, out.with_suffix(".parity.json"))
+    write_json(prepared.report, out.with_suffix(PARITY_SUFFIX))
     print_table(table(prepared.parities.values()))
     metadata = publish(prepared, out)
     typer.echo(f"{out}: {metadata.name}, {metadata.precision}, {out.stat().st_size} bytes")
+
+
+@app.command()
+def describe(
+    model: Annotated[Path, typer.Argument(help="An exported model file.")],
+    metrics: Annotated[
+        Path | None, typer.Option(help="Report of 'evaluate' on this model, to store in it.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="Where to write a model card.")] = None,
+) -> None:
+    """Say what a model file says of itself; store its metrics in it; write its card."""
+    from fedefm_core.cli.report import write_text
+    from fedefm_core.export.card import add_metrics, model_card, read_parity, read_report
+    from fedefm_core.perception import read_metadata
+
+    if metrics is not None:
+        add_metrics(model, read_report(metrics))
+    metadata = read_metadata(model)
+    text = model_card(metadata, read_parity(model.with_suffix(PARITY_SUFFIX), metadata))
+    if card is None:
+        typer.echo(text)
+    else:
+        write_text(text, card)

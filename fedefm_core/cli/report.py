@@ -13,9 +13,14 @@ from fedefm_core.errors import OutputError
 
 def write_json(report: Mapping[str, Any], path: Path) -> None:
     """Write report to path, making its folder. Raises OutputError when that cannot be done."""
+    write_text(json.dumps(report, indent=2) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write text to path, making its folder. Raises OutputError when that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(text)
     except OSError as error:
         raise OutputError(f"Cannot write the report {path}: {error.strerror}") from error
 

@@ -29,6 +29,7 @@ from fedefm_core.export.quantisation import quantise
 from fedefm_core.frames import Frame, open_source
 from fedefm_core.networks import load_network, read_weights_header
 from fedefm_core.perception import ModelMetadata, open_runtime
+from fedefm_core.perception.metadata import weights_sha256
 from fedefm_core.perception.preprocess import preprocess
 from fedefm_core.provenance import provenance
 from fedefm_core.simulation import simulate_frame
@@ -105,6 +106,7 @@ def prepare(source: Path, settings: ExportSettings) -> Export:
             model = quantise(model, calibration_images(settings))
             int8 = _runtime(model, metadata, path)
             parities["int8"] = measure(fp32, int8, images, ("fp32", "int8"))
+    metadata = replace(metadata, weights_sha256=weights_sha256(model))
     return Export(model, metadata, parities, _report(weights, metadata, parities, settings))
 
 
@@ -191,6 +193,7 @@ def _report(
         "name": metadata.name,
         "precision": metadata.precision,
         "weights": weights.path.name,
+        "weights_sha256": metadata.weights_sha256,
         "training_config_sha256": metadata.training_config_sha256,
         "runtime": PARITY_RUNTIME,
         "parity": {precision: parity.to_dict() for precision, parity in parities.items()},

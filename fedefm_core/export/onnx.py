@@ -34,10 +34,13 @@ class Graph(nn.Module):
     The winning class is found per sub-pixel, before the pixel shuffle moves two small planes
     instead of three large ones. Plain float sums and comparisons stand for argmax and softmax:
     engines fuse them into one pass, and TensorRT knows uint8 only as a cast at the graph's ends.
+    Raises ModelFileError for a network that has no such sub-pixels.
     """
 
-    def __init__(self, network: Wirenet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        if not isinstance(network, Wirenet):
+            raise ModelFileError(f"Only wirenet can be exported (got {type(network).__name__})")
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,8 +74,7 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int] = (512, 512)) -> onn
     Batch norm is folded into the convolutions; initialisers keep the names of the parameters.
     Raises ModelFileError for a network or a size that the graph contract cannot hold.
     """
-    if not isinstance(network, Wirenet):
-        raise ModelFileError(f"Only wirenet can be exported (got {type(network).__name__})")
+    graph = Graph(network).eval()
     if any(side <= 0 or side % SIZE_MULTIPLE for side in input_size):
         raise ModelFileError(
             f"The input size must be multiples of {SIZE_MULTIPLE} (got {input_size})"
@@ -80,7 +82,7 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int] = (512, 512)) -> onn
     image = torch.zeros(1, 1, *input_size, dtype=torch.uint8)
     with _quiet_exporter():
         program = torch.onnx.export(
-            Graph(network).eval(),
+            graph,
             (image,),
             dynamo=True,
             opset_version=OPSET,
@@ -94,9 +96,9 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int] = (512, 512)) -> onn
 
 
 def save_model(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> ModelMetadata:
-    """Write model with metadata to path; fills in the hash, the versions and the git revision.
+    """Write model to path with metadata, whose hash, versions and git revision are filled in.
 
-    Raises OutputError when path cannot be written or the file would exceed MAX_BYTES.
+    Returns the metadata as written. Raises what write_model does.
     """
     metadata = replace(
         metadata,
@@ -104,6 +106,15 @@ def save_model(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> M
         versions=package_versions(),
         git_revision=git_revision(),
     )
+    write_model(model, metadata, path)
+    return metadata
+
+
+def write_model(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> None:
+    """Write model to path with metadata as they are, in one step.
+
+    Raises OutputError when path cannot be written or the file would exceed MAX_BYTES.
+    """
     attach_metadata(model, metadata)
     onnx.checker.check_model(model)
     content = model.SerializeToString(deterministic=True)
@@ -116,7 +127,6 @@ def save_model(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> M
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"Cannot write the model {path}: {error.strerror}") from error
-    return metadata
 
 
 def export_onnx(

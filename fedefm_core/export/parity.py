@@ -171,8 +171,8 @@ def tip_peak(heatmap: npt.NDArray[np.float32]) -> FloatArray | None:
     rows = np.arange(max(row - 1, 0), min(row + 2, heatmap.shape[0]))
     columns = np.arange(max(column - 1, 0), min(column + 2, heatmap.shape[1]))
     weights = heatmap[np.ix_(rows, columns)].astype(np.float64)
-    cell = np.array([weights.sum(0) @ columns, weights.sum(1) @ rows]) / weights.sum()
-    return CELL_PX * cell + (CELL_PX - 1.0) / 2.0
+    cell: FloatArray = np.array([weights.sum(0) @ columns, weights.sum(1) @ rows]) / weights.sum()
+    return np.asarray(CELL_PX * cell + (CELL_PX - 1.0) / 2.0)
 
 
 def _labels_and_tips(

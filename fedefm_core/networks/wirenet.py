@@ -58,10 +58,10 @@ class Wirenet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(channels))
         self.decoder = nn.ModuleList(ResidualBlock(c) for c in channels[:-1])
         self.class_head = nn.Conv2d(channels[0], 3 * STRIDE**2, 3, padding=1)
-        self.tip_head = nn.Sequential(
-            ResidualBlock(channels[0]), nn.Conv2d(channels[0], 2, 3, padding=1)
-        )
-        nn.init.constant_(self.tip_head[1].bias, -7.0)  # tips are rare: start at 0.1 % everywhere
+        block, tips = ResidualBlock(channels[0]), nn.Conv2d(channels[0], 2, 3, padding=1)
+        assert tips.bias is not None
+        nn.init.constant_(tips.bias, -7.0)  # tips are rare: start at 0.1 % everywhere
+        self.tip_head = nn.Sequential(block, tips)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         cells, tip_logits = self.cells(x)
