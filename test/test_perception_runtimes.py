@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runtimes: agreement, choice, and files that they must refuse."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from model_fixture import write_threshold_model
+from onnx import TensorProto, helper
+
+from fedefm_core.errors import ConfigError, ModelFileError, RuntimeUnavailableError
+from fedefm_core.perception import open_runtime, read_metadata, resolve_model, shipped_models
+from fedefm_core.perception import runtimes as runtimes_package
+from fedefm_core.perception.metadata import attach_metadata, weights_sha256
+
+SIZE = (128, 128)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_threshold_model(tmp_path_factory.mktemp("model") / "threshold.onnx", SIZE)
+
+
+@pytest.fixture(scope="module")
+def wirenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch = pytest.importorskip("torch", reason="exports a network, which needs torch")
+    from fedefm_core.export.onnx import export_onnx
+    from fedefm_core.networks.wirenet import Wirenet
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("wirenet") / "wirenet.onnx"
+    export_onnx(Wirenet(), path, name="random", input_size=SIZE)
+    return path
+
+
+def image() -> np.ndarray:
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    ramp = 100 + 0.5 * x + 0.3 * y
+    noise = np.random.default_rng(0).normal(0, 12, SIZE)
+    return np.clip(ramp + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_runtimes_agree_on_a_network(wirenet: Path, name: str) -> None:
+    expected = open_runtime(wirenet, "onnxruntime").infer(image())
+    got = open_runtime(wirenet, name).infer(image())
+    assert (got.label_map != expected.label_map).mean() < 1e-3
+    difference = np.abs(got.probability.astype(int) - expected.probability.astype(int))
+    assert difference.max() <= 1
+    np.testing.assert_allclose(got.tip_heatmap, expected.tip_heatmap, atol=1e-4)
+    assert got.label_map.dtype == got.probability.dtype == np.uint8
+    assert got.tip_heatmap.shape == (2, SIZE[0] // 4, SIZE[1] // 4)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_results_do_not_depend_on_the_call_before(model: Path, name: str) -> None:
+    runtime = open_runtime(model, name, threads=1)
+    first = runtime.infer(image()).label_map.copy()
+    runtime.infer(np.zeros(SIZE, np.uint8))
+    read_only = image()
+    read_only.flags.writeable = False
+    np.testing.assert_array_equal(runtime.infer(read_only).label_map, first)
+
+
+def test_auto_takes_the_first_that_works_and_says_why(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(runtimes_package, "ORDER", ("no_such_runtime", "onnxruntime", "torch"))
+    runtime = open_runtime(model)
+    assert runtime.name == "onnxruntime"
+    assert list(runtime.skipped_runtimes) == ["no_such_runtime"]
+    assert "no_such_runtime" in runtime.skipped_runtimes["no_such_runtime"]
+    assert "onnxruntime" in caplog.text
+
+
+def test_no_runtime_at_all_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes_package, "ORDER", ("no_such_runtime",))
+    with pytest.raises(RuntimeUnavailableError, match="No inference runtime can run"):
+        open_runtime(model)
+
+
+def test_wrong_arguments_are_refused(model: Path) -> None:
+    with pytest.raises(ConfigError, match="must be one of auto"):
+        open_runtime(model, "tflite")
+    with pytest.raises(ConfigError, match="threads"):
+        open_runtime(model, threads=-1)
+
+
+def test_torch_names_the_operators_that_it_does_not_know(model: Path, tmp_path: Path) -> None:
+    changed = onnx.load(model)
+    changed.graph.node.append(helper.make_node("Erf", ["image"], ["unused"]))
+    path = saved(changed, model, tmp_path)
+    with pytest.raises(RuntimeUnavailableError, match="Erf"):
+        open_runtime(path, "torch")
+
+
+def saved(changed: onnx.ModelProto, original: Path, folder: Path, **metadata: object) -> Path:
+    """Write a changed model whose metadata is right but for what is given."""
+    right = replace(read_metadata(original), weights_sha256=weights_sha256(changed))
+    attach_metadata(changed, replace(right, **metadata))
+    path = folder / "changed.onnx"
+    onnx.save(changed, path)
+    return path
+
+
+def test_a_missing_file_names_the_shipped_models() -> None:
+    with pytest.raises(ModelFileError, match="neither a file nor a shipped model"):
+        resolve_model("no-such-model")
+
+
+def test_shipped_models_resolve_by_name_and_by_default() -> None:
+    for name, path in shipped_models().items():
+        assert resolve_model(name) == path
+        assert read_metadata(path).format_version == 1
+
+
+def test_a_path_resolves_to_itself(model: Path) -> None:
+    assert resolve_model(str(model)) == model
+
+
+def test_a_file_without_metadata_is_refused(model: Path, tmp_path: Path) -> None:
+    bare = onnx.load(model)
+    del bare.metadata_props[:]
+    onnx.save(bare, tmp_path / "bare.onnx")
+    with pytest.raises(ModelFileError, match="carries no 'fedefm' metadata"):
+        open_runtime(tmp_path / "bare.onnx")
+
+
+def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("not a model")
+    with pytest.raises(ModelFileError):
+        open_runtime(tmp_path / "text.onnx")
+
+
+def test_changed_weights_are_refused(model: Path, tmp_path: Path) -> None:
+    changed = onnx.load(model)
+    changed.graph.initializer[0].name += "x"
+    onnx.save(changed, tmp_path / "changed.onnx")
+    with pytest.raises(ModelFileError, match="changed after export"):
+        open_runtime(tmp_path / "changed.onnx")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"input_size": (64, 64)}, "input 'image' .* must be uint8 of shape"),
+        ({"classes": ("background", "wire")}, "knows the classes"),
+        ({"format_version": 99}, "format version 99"),
+    ],
+)
+def test_metadata_that_does_not_fit_is_refused(
+    model: Path, tmp_path: Path, metadata: dict, message: str
+) -> None:
+    path = saved(onnx.load(model), model, tmp_path, **metadata)
+    with pytest.raises(ModelFileError, match=message):
+        open_runtime(path)
+
+
+def test_a_graph_with_other_outputs_is_refused(model: Path, tmp_path: Path) -> None:
+    renamed = onnx.load(model)
+    renamed.graph.output.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+    with pytest.raises(ModelFileError, match="must have the outputs"):
+        open_runtime(saved(renamed, model, tmp_path))
+    retyped = onnx.load(model)
+    retyped.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(ModelFileError, match="must be uint8"):
+        open_runtime(saved(retyped, model, tmp_path))
