@@ -49,7 +49,8 @@ EXTRAS = {
     "train": [
         "geomloss>=0.2.6",
         "monai>=1.4",
-        "nncf>=2.14",
+        "nncf>=2.19",
+        "onnxscript>=0.5",
         "safetensors>=0.4.5",
         "tensorboard>=2.17",
         "torch==2.13.0",
