@@ -81,7 +81,9 @@ def evaluation_report(
     """Metrics, where they come from, and every frame's own; plain JSON. See docs/metrics.md."""
     metadata = segmenter.runtime.metadata
     scored = {score.name for score in scores}
-    no_tips = None if ground_truth.truth else f"no {TRUTH_FILE} beside the masks, none was named"
+    no_tips = None
+    if ground_truth.truth is None:
+        no_tips = f"no {TRUTH_FILE} beside the masks, none was named"
     return {
         "model": {
             "name": metadata.name,
