@@ -78,7 +78,7 @@ SPECS = (
     ParameterSpec(
         "threads",
         0,
-        "Threads of the inference runtime; 0: one a core, at most 4.",
+        "Threads of the inference runtime; 0: all cores but one, from 2 to 4.",
         minimum=0,
         maximum=64,
     ),
@@ -160,9 +160,10 @@ def perception_settings(values: Mapping[str, Value]) -> PerceptionSettings:
 
 
 def runtime_threads(asked: int) -> int:
-    """Threads for the runtime: as asked; for 0, the cores of this process, at most 4.
+    """Threads for the runtime: as asked; for 0 by the cores that this process may use.
 
-    More than four gain little on a network this small. With two cores both are used: the network
-    is done in a third of the time between two frames, and DDS has the rest.
+    All but one, so that DDS has a core of its own, and at most four: more gain little on a network
+    this small. Of two cores both, or the network would miss its time.
     """
-    return asked or min(4, len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    return asked or max(min(2, cores), min(4, cores - 1))

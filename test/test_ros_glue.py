@@ -23,6 +23,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from fedefm_core.errors import FrameError
+from fedefm_core.frames.encoding import REASONS
 from fedefm_core.perception import (
     Perception,
     Segmenter,
@@ -30,15 +31,17 @@ from fedefm_core.perception import (
     TrackPhase,
     open_runtime,
 )
-from fedefm_ros import cv_bridge_fallback, interface, status
+from fedefm_ros import cv_bridge_fallback, frame_pipeline, interface, status
 from fedefm_ros.frame_pipeline import FramePipeline, check_age
-from fedefm_ros.health import Health, State
+from fedefm_ros.health import SUPERSEDED, Health, State
 from fedefm_ros.mailbox import Mailbox
 from fedefm_ros.messages import array_to_image, ns_to_stamp
 from fedefm_ros.parameters import ParameterSpec, describe, refusal
 from fedefm_ros.segmentation_parameters import SPECS, perception_settings, runtime_threads
 
-CONFIG = Path(__file__).resolve().parents[1] / "config" / "segment.yaml"
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIG = REPOSITORY / "config" / "segment.yaml"
+DOCUMENT = REPOSITORY / "docs" / "ros.md"
 
 # --- parameters -------------------------------------------------------------------------------
 
@@ -129,6 +132,30 @@ def test_the_configuration_file_documents_every_parameter() -> None:
         live = "; live" if spec.live else ""
         expected = f"{spec.description} Expects {spec.expectation}{live}."
         assert documented[spec.name.split(".")[-1]] == expected
+
+
+def test_topics_are_documented_with_their_types() -> None:
+    documented = {}
+    for line in DOCUMENT.read_text().partition("## Topics")[2].partition("\n## ")[0].splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 3 and "/" in cells[2]:
+            for name in re.findall(r"`([^`]+)`", cells[1]):
+                documented[name] = cells[2]
+    ends = {**interface.INPUTS, **interface.OUTPUTS, **interface.STATUS_OUTPUTS}
+    assert documented == {name: type_name(kind) for name, kind in ends.items()}
+
+
+def type_name(message_type: type) -> str:
+    """Such as sensor_msgs/Image."""
+    return f"{message_type.__module__.partition('.')[0]}/{message_type.__name__}"
+
+
+def test_drop_reasons_are_documented() -> None:
+    section = DOCUMENT.read_text().partition("## Frames that are not processed")[2]
+    documented = re.findall(r"^\| ([a-z_, ]+) \|", section.partition("\n## ")[0], re.MULTILINE)
+    reasons = {reason for cell in documented[1:] for reason in cell.split(", ")}
+    ours = {name for name in dir(frame_pipeline) if name.startswith(("TOO_", "FROM_", "OUT_"))}
+    assert reasons == {*REASONS, SUPERSEDED, *(getattr(frame_pipeline, name) for name in ours)}
 
 
 def test_tracker_parameters_reach_the_tracker() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH_FILE = REPOSITORY / "launch" / "segment.launch.py"
+DOCUMENT = REPOSITORY / "docs" / "ros.md"
 ARGUMENTS = [
     "model",
     "runtime",
@@ -53,6 +55,12 @@ def test_choices_are_those_of_the_parameters() -> None:
     specs = {spec.name: spec for spec in SPECS}
     for name in ("runtime", "image_transport"):
         assert tuple(declared()[name]["choices"]) == ("", *specs[name].choices)
+
+
+def test_arguments_and_defaults_are_documented() -> None:
+    section = DOCUMENT.read_text().partition("## Launch")[2]
+    rows = re.findall(r"^\| `(\w+)` \| (\S*) ?\|", section, re.MULTILINE)
+    assert rows == [(name, str(word["default_value"])) for name, word in declared().items()]
 
 
 def test_the_file_holds_no_event_handlers() -> None:

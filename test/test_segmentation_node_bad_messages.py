@@ -148,6 +148,19 @@ def test_an_exception_in_processing_is_a_fault_and_the_next_frame_ends_it(
     assert node._verdict().state is State.TRACKING
 
 
+def test_a_transition_that_raises_starts_over(
+    node: SegmentationNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert node.trigger_deactivate() == SUCCESS
+    with monkeypatch.context() as patch:
+        patch.setattr(node._pipeline, "reset", _explode)
+        assert node.trigger_activate() != SUCCESS
+    assert node._outputs is None
+    assert node.trigger_configure() == SUCCESS  # so it was unconfigured
+    assert node.trigger_activate() == SUCCESS
+    assert deliver(node, good(10**12)).processed == 1
+
+
 def test_a_slow_worker_gets_the_newest_frame_and_the_others_are_counted(
     node: SegmentationNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +214,7 @@ def test_three_hundred_bad_messages_over_dds(tmp_path: Path) -> None:
         assert "Traceback" not in bench.process.output
 
 
-def _explode(frame: object) -> None:
+def _explode(*arguments: object) -> None:
     raise RuntimeError("the tube has exploded")
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Callable
@@ -16,8 +17,11 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install the extra 'ros'")
 from model_fixture import write_threshold_model
 from ros_peer import NodeProcess, peer, running, wait_until
 from rosgraph_msgs.msg import Clock
-from segmentation_bench import MODULE, NODE, Bench, segmentation_bench
+from segmentation_bench import CAMERA_PERIOD_S, MODULE, NODE, Bench, segmentation_bench
 
+from fedefm_core.frames import to_grey8
+from fedefm_core.perception.models import DEFAULT_MODEL, shipped_models
+from fedefm_core.simulation import simulate_sequence
 from fedefm_ros import interface
 from fedefm_ros.messages import ns_to_stamp
 from fedefm_ros.qos import image_qos
@@ -144,6 +148,25 @@ def test_simulated_time(model: Path, tmp_path: Path) -> None:
             return bench.state() == "TRACKING"
 
         bench.send_until(tick, "tracking in simulated time")
+
+
+@pytest.mark.skipif(DEFAULT_MODEL not in shipped_models(), reason="no model is shipped yet")
+def test_the_shipped_model_tracks_a_simulated_insertion(tmp_path: Path) -> None:
+    frames = [to_grey8(made.frame) for made in simulate_sequence(seed=7, length=60)]
+    with segmentation_bench(Path(DEFAULT_MODEL), tmp_path / "log.txt") as bench:
+        assert bench.peer.set_parameters(NODE, max_age=0.0) == ""  # slow machines count too
+        for transition in ("configure", "activate"):
+            assert bench.peer.change_state(NODE, transition), bench.process.output
+        wait_until(bench.images.get_subscription_count, "the node subscribes to images")
+        wait_until(lambda: bench.heard[interface.STATE], "the first state")
+        turns = itertools.cycle(frames)
+
+        def tracked() -> bool:
+            bench.send(next(turns))
+            return bool(bench.heard[interface.tip_pixel("guidewire")])
+
+        wait_until(tracked, "a tip of the guidewire", every=CAMERA_PERIOD_S)
+        assert bench.status().hardware_id  # the model's name
 
 
 # --- ways to be stopped -----------------------------------------------------------------------
