@@ -16,7 +16,7 @@ pytest.importorskip("nncf", reason="quantisation needs nncf")
 
 from fedefm_core.errors import ModelFileError  # noqa: E402
 from fedefm_core.export.onnx import to_onnx  # noqa: E402
-from fedefm_core.export.quantisation import nodes_kept_in_float, quantise  # noqa: E402
+from fedefm_core.export.quantisation import convolutions_of, nodes_kept_in_float, quantise  # noqa: E402
 from fedefm_core.networks.wirenet import Wirenet, WirenetSettings  # noqa: E402
 
 SIZE = (64, 64)
@@ -56,6 +56,17 @@ def test_only_what_lies_between_convolutions_is_quantised():
 def test_graph_without_convolutions_is_refused():
     with pytest.raises(ModelFileError, match="needs a graph with convolutions"):
         nodes_kept_in_float([node("Relu", "a", "b")])
+
+
+def test_parts_are_found_by_the_names_of_their_weights(float_model):
+    assert len(convolutions_of(float_model.graph.node, "encoder.0")) == 2
+    assert len(convolutions_of(float_model.graph.node, "tip_head")) == 3
+
+
+@pytest.mark.parametrize("part", ["encoder.9", "enc", ""])
+def test_parts_that_are_not_there_are_refused(float_model, part):
+    with pytest.raises(ModelFileError, match=f"no convolutions in a part named '{part}'"):
+        quantise(float_model, [np.zeros(SIZE, np.uint8)], [part])
 
 
 def test_calibration_needs_images(float_model):

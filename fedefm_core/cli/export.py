@@ -25,6 +25,9 @@ def export(
     calibration_frames: Annotated[
         int, typer.Option(help="Simulated frames, and as many real ones.")
     ] = 128,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="Part that int8 leaves in float, as encoder.0.")
+    ] = None,
     parity_frames: Annotated[int, typer.Option(help="Simulated frames to compare on.")] = 100,
 ) -> None:
     """Write a model file, and a parity report beside it; fail when the model has drifted."""
@@ -38,6 +41,7 @@ def export(
         "precision": precision,
         "calibration_folder": calibration,
         "calibration_frames": calibration_frames,
+        "keep_float": keep_float or (),
         "parity_frames": parity_frames,
     }
     settings = parse_settings(ExportSettings, values, where="the options of export")

@@ -41,8 +41,9 @@ PARITY_RUNTIME = "openvino"  # the default runtime: what the robot will run
 
 class ExportSettings(Settings):
     """precision: of the file. calibration: frames that choose the ranges of int8, simulated ones
-    and, where a folder is named, as many real ones. parity: simulated frames to compare on. The
-    seeds must differ from each other and from those of the training."""
+    and, where a folder is named, as many real ones. keep_float: parts of the network that int8
+    leaves in float. parity: simulated frames to compare on; their seed must differ from those of
+    calibration and training."""
 
     name: str = ""
     precision: Literal["fp32", "int8"] = "fp32"
@@ -50,6 +51,7 @@ class ExportSettings(Settings):
     calibration_frames: int = Field(128, ge=1)
     calibration_seed: int = Field(7_100_001, ge=0)
     calibration_folder: Path | None = None
+    keep_float: tuple[str, ...] = ()
     parity_frames: int = Field(100, ge=1)
     parity_seed: int = Field(7_200_003, ge=0)
 
@@ -103,7 +105,7 @@ def prepare(source: Path, settings: ExportSettings) -> Export:
         fp32 = _runtime(model, replace(metadata, precision="fp32"), path)
         parities = {"fp32": measure(torch_reference(network), fp32, images, ("torch", "fp32"))}
         if settings.precision == "int8":
-            model = quantise(model, calibration_images(settings))
+            model = quantise(model, calibration_images(settings), settings.keep_float)
             int8 = _runtime(model, metadata, path)
             parities["int8"] = measure(fp32, int8, images, ("fp32", "int8"))
     metadata = replace(metadata, weights_sha256=weights_sha256(model))

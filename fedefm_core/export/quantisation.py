@@ -24,14 +24,19 @@ from fedefm_core.export.onnx import IMAGE
 Image = npt.NDArray[np.uint8]
 
 
-def quantise(model: onnx.ModelProto, images: Sequence[Image]) -> onnx.ModelProto:
+def quantise(
+    model: onnx.ModelProto, images: Sequence[Image], keep_float: Sequence[str] = ()
+) -> onnx.ModelProto:
     """Quantise a graph made by to_onnx; images, each (H, W) uint8, choose the ranges.
 
-    Raises ModelFileError without images or for a graph without convolutions.
+    keep_float: parts of the network whose convolutions stay in float, such as 'encoder.0'.
+    Raises ModelFileError without images, and for a graph without convolutions or such a part.
     """
     if not images:
         raise ModelFileError("Quantisation needs at least one calibration image (got none)")
     floats = nodes_kept_in_float(model.graph.node)
+    for part in keep_float:
+        floats += convolutions_of(model.graph.node, part)
     nncf = _import_nncf()
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
@@ -68,6 +73,15 @@ def nodes_kept_in_float(nodes: Sequence[onnx.NodeProto]) -> list[str]:
             before.add(node.name)
             values.update(node.input)
     return [node.name for node in nodes if node.name not in after & before]
+
+
+def convolutions_of(nodes: Sequence[onnx.NodeProto], part: str) -> list[str]:
+    """Names of the convolutions whose weights belong to a part of the network."""
+    prefix = f"network.{part}."
+    names = [n.name for n in nodes if n.op_type == "Conv" and n.input[1].startswith(prefix)]
+    if not names:
+        raise ModelFileError(f"The network has no convolutions in a part named '{part}'")
+    return names
 
 
 def _import_nncf() -> Any:
