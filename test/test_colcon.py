@@ -14,21 +14,16 @@ import pytest
 pytest.importorskip("colcon_core", reason="needs colcon")
 pytest.importorskip("colcon_python_setup_py", reason="needs colcon-common-extensions")
 
+pytestmark = pytest.mark.timeout(300)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = "fedefm_ros"
-# The sources that a build needs; listed, so that a virtual environment is never copied.
-SOURCES = [
-    *("fedefm_core", "fedefm_ros", "launch", "config", "resource", "test"),
-    *(
-        "setup.py",
-        "setup.cfg",
-        "pyproject.toml",
-        "package.xml",
-        "ruff.toml",
-        "Makefile",
-        "LICENSE",
-    ),
-]
+# What a build and its tests need; listed, so that a virtual environment is never copied.
+FOLDERS = ("fedefm_core", "fedefm_ros", "launch", "config", "resource", "test")
+FILES = (
+    *("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "LICENSE", "Makefile"),
+    *("constraints.txt", "constraints-ros.txt"),
+)
 
 
 def run(command: list[str], cwd: Path, **environment: str) -> str:
@@ -42,7 +37,7 @@ def run(command: list[str], cwd: Path, **environment: str) -> str:
         stdin=subprocess.DEVNULL,
         text=True,
         check=False,
-        timeout=100,
+        timeout=250,
     )
     assert result.returncode == 0, f"{command} ended with {result.returncode}:\n{result.stdout}"
     return result.stdout
@@ -60,14 +55,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("workspace")
     source = root / "src" / PACKAGE
     source.mkdir(parents=True)
-    for name in SOURCES:
-        origin = REPOSITORY / name
-        if origin.is_dir():
-            shutil.copytree(
-                origin, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
-            )
-        else:
-            shutil.copy2(origin, source / name)
+    for name in FOLDERS:
+        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
+    for name in FILES:
+        shutil.copy2(REPOSITORY / name, source / name)
     colcon(root, "build")
     return root
 
@@ -126,7 +118,7 @@ def test_colcon_test_runs_one_marker(workspace: Path) -> None:
     arguments = ["--packages-select", PACKAGE, "--return-code-on-test-failure"]
     colcon(
         workspace, "test", *arguments, "--event-handlers", "console_direct+",
-        "--pytest-args", "-m", "house",
+        "--pytest-args", "-m", "packaging",
     )  # fmt: skip
     result = colcon(workspace, "test-result", "--all", "--test-result-base", "build")
     assert "0 errors, 0 failures" in result

@@ -14,7 +14,7 @@ import setuptools
 
 requirements = pytest.importorskip("packaging.requirements", reason="needs packaging")
 
-pytestmark = pytest.mark.house
+pytestmark = pytest.mark.packaging
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Extras whose packages no machine of ours has run: they have bounds, but no pins.

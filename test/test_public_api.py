@@ -10,7 +10,7 @@ import pytest
 
 import fedefm_core
 
-pytestmark = pytest.mark.house
+pytestmark = pytest.mark.packaging
 
 PUBLIC = {
     "fedefm_core.cli": "app main",
