@@ -46,7 +46,7 @@ class LossSettings(Settings):
     cldice_every: int = Field(4, ge=1)
     cldice_frames: int = Field(1, ge=1)
     cldice_iterations: int = Field(3, ge=1)
-    tip: float = Field(0.03, ge=0)
+    tip: float = Field(0.02, ge=0)
     tip_sigma_cells: float = Field(1.2, gt=0)
 
 

@@ -30,13 +30,14 @@ def background(rng: Rng, kind: str, size: int, scale: float) -> Image:
     return image
 
 
-_VESSEL_CHANCE = {"human": 0.45, "animal": 0.4, "phantom": 0.85, "simulation": 0.85}
+# Fluoroscopy for navigation is mostly without contrast; vessels of silicone are always there.
+_VESSEL_CHANCE = {"human": 0.25, "animal": 0.25, "phantom": 0.6, "simulation": 0.5}
 
 
 def _vessel_strength(rng: Rng, kind: str) -> float:
     if kind == "phantom":  # silicone or water: weak, either sign against the filling
         return float(rng.choice([-1.0, 1.0]) * rng.uniform(0.03, 0.2))
-    return float(rng.uniform(0.1, 0.9))
+    return float(rng.uniform(0.1, 0.8))
 
 
 def octaves(rng: Rng, size: int, cells: tuple[int, ...], persistence: float = 0.55) -> Image:

@@ -2,8 +2,8 @@
 """Guidewires and catheters: shapes, attenuation profiles, outlines and truth.
 
 Sizes follow the products: guidewires of 0.36 to 0.89 mm with a denser coil at the tip, catheters
-of 4 to 8 French (1.3 to 2.7 mm) with a wall that is denser than the lumen. Pixel pitches of 0.2
-to 0.4 mm at the patient make that 1 to 4 and 4 to 12 pixels of a 512-pixel image.
+of 4.5 to 8.4 French (1.5 to 2.8 mm) with a wall that is denser than the lumen. Pixel pitches of
+0.25 to 0.36 mm at the patient make that 1 to 3.6 and 4 to 11 pixels of a 512-pixel image.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def random_designs(rng: Rng, size: int, scale: float, empty_fraction: float) -> 
     """A random set of instruments; guidewires come after the catheters that they lie on."""
     if rng.random() < empty_fraction:
         return []
-    pitch_mm = rng.uniform(0.2, 0.4) / scale
+    pitch_mm = rng.uniform(0.25, 0.36) / scale
     choice = rng.choice(5, p=(0.27, 0.23, 0.27, 0.15, 0.08))
     if choice == 0:
         return [random_guidewire(rng, size, scale, pitch_mm)]
@@ -162,7 +162,7 @@ def _guidewire(
 
 
 def _catheter(rng: Rng, path: Curve, end: float, pitch_mm: float, scale: float) -> Design:
-    width = float(rng.uniform(1.3, 2.8) / pitch_mm)
+    width = float(rng.uniform(1.5, 2.8) / pitch_mm)
     wall = rng.uniform(0.12, 0.3)  # of the outer radius
     strength = float(np.exp(rng.uniform(np.log(0.2), np.log(0.8))))
     layers = _tube(width, wall, strength)
