@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def run(options: Options) -> dict[str, Any]:
     """
     source = _open(options)
     model = resolve_model(options.model or None)
-    metadata = read_metadata(model)
+    read_metadata(model)  # refuses a damaged file now rather than in the node
     options.logs.mkdir(parents=True, exist_ok=True)
     for stale in (options.out / REPORT, options.logs / SENT_LOG):
         stale.unlink(missing_ok=True)
@@ -127,16 +128,35 @@ def run(options: Options) -> dict[str, Any]:
     report = {
         **summarise(records, recording.masks_received_ns),
         "processing_ms": percentiles(recording.processing_ms),
-        "model": {**asdict(metadata), "file": model.name, "file_sha256": file_sha256(model)},
-        "runtime": recording.diagnostics.get("runtime", ""),
-        "node_diagnostics": recording.diagnostics,
         "source": source.name,
-        "ros": {"transport": LARGE_DATA, "rmw": get_rmw_implementation_identifier()},
-        "settings": {**asdict(options), "out": str(options.out)},
-        **provenance(),
+        **_surroundings(options, model, recording),
     }
     (options.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _surroundings(options: Options, model: Path, recording: Recording) -> dict[str, Any]:
+    """What the figures were taken with: model, runtime, ROS, settings, versions and machine."""
+    metadata = asdict(read_metadata(model))
+    return {
+        "model": {**metadata, "file": model.name, "file_sha256": file_sha256(model)},
+        "runtime": recording.diagnostics.get("runtime", ""),
+        "node_diagnostics_after_the_run": recording.diagnostics,
+        "ros": {
+            "rclpy": _rclpy_version(),
+            "rmw": get_rmw_implementation_identifier(),
+            "transport": LARGE_DATA,
+        },
+        "settings": {**asdict(options), "out": str(options.out)},
+        **provenance(),
+    }
+
+
+def _rclpy_version() -> str:
+    for name in ("rclpy", "ros-rclpy"):  # a ROS installation's, and the wheels'
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return ""
 
 
 def _open(options: Options) -> PlaybackSource:

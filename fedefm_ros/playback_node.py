@@ -108,9 +108,10 @@ PARAMETERS = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """A frame with its messages made, stamps still to be set."""
+    """The messages of a frame, stamps still to be set; number and stamp_ns as in its source."""
 
-    played: PlayedFrame
+    number: int
+    stamp_ns: int
     image: Image | CompressedImage
     info: CameraInfo
     crc32: int
@@ -175,7 +176,8 @@ class PlaybackNode(Node):
             image = array_to_image(pixels, header)
         distance_m = self._values["source_detector_distance"]
         info = camera_info(pixels.shape, header, played.frame.spacing, distance_m)
-        return Prepared(played, image, info, zlib.crc32(pixels.tobytes()))
+        crc32 = zlib.crc32(pixels.tobytes())
+        return Prepared(played.number, played.frame.stamp_ns, image, info, crc32)
 
     def _run(self) -> None:
         try:
@@ -247,7 +249,7 @@ class PlaybackNode(Node):
 
     def _send(self, prepared: Prepared, slot: Slot) -> None:
         if self._values["keep_stamps"]:
-            stamp_ns = prepared.played.frame.stamp_ns
+            stamp_ns = prepared.stamp_ns
         else:
             withheld_ns = round((slot.send_s - slot.due_s) * NS_PER_S)
             stamp_ns = self.get_clock().now().nanoseconds - withheld_ns
@@ -258,7 +260,7 @@ class PlaybackNode(Node):
             self._publish(prepared, stamp_ns)
         if self._log is not None:
             line = {
-                "frame": prepared.played.number,
+                "frame": prepared.number,
                 "stamp_ns": stamp_ns,
                 "sent": not slot.dropped,
                 "crc32": prepared.crc32,
