@@ -30,11 +30,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wirenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch = pytest.importorskip("torch", reason="exports a network, which needs torch")
     from fedefm_core.export.onnx import export_onnx
-    from fedefm_core.networks.wirenet import Wirenet
+    from fedefm_core.networks.wirenet import Wirenet, WirenetSettings
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("wirenet") / "wirenet.onnx"
-    export_onnx(Wirenet(), path, name="random", input_size=SIZE)
+    small = WirenetSettings(channels=(8, 16, 16, 16), blocks=1)
+    export_onnx(Wirenet(small), path, name="random", input_size=SIZE)
     return path
 
 

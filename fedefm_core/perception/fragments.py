@@ -70,7 +70,7 @@ def _gap_cost(
     for i, j in np.argwhere(np.isfinite(cost)):
         if _bare_px(positions[i], positions[j], labels) > limits.bare_px:
             cost[i, j] = np.inf
-    return np.minimum(cost, cost.T)
+    return np.asarray(np.minimum(cost, cost.T))
 
 
 def _bare_px(start: FloatArray, stop: FloatArray, labels: npt.NDArray[np.uint8]) -> float:

@@ -145,28 +145,26 @@ def _skeleton_graph(
 ) -> SkeletonGraph | None:
     """Graph of the skeletons of all components of mask (H, W) that could be instruments."""
     x, y, width, height = cv2.boundingRect(mask)
-    crop = cv2.copyMakeBorder(
-        mask[y : y + height, x : x + width], 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0
-    )
-    crop = np.asarray(crop, np.uint8)
-    count, numbers = cv2.connectedComponentsWithAlgorithm(crop, 8, cv2.CV_32S, cv2.CCL_GRANA)
-    numbers = numbers.reshape(-1)
+    crop = np.zeros((height + 2, width + 2), np.uint8)
+    crop[1:-1, 1:-1] = mask[y : y + height, x : x + width]
+    count, image = cv2.connectedComponentsWithAlgorithm(crop, 8, cv2.CV_32S, cv2.CCL_GRANA)
+    numbers = np.asarray(image, np.int32).reshape(-1)
     pixels = np.flatnonzero(crop.reshape(-1).view(bool))
     areas = np.bincount(numbers[pixels], minlength=count).astype(np.float64)
     kept = _kept_components(areas, mask.size, settings)
     if not kept.any():
         return None
     if kept.sum() < count - 1:
-        crop = kept.astype(np.uint8)[numbers].reshape(crop.shape)
+        crop = np.asarray(kept[numbers].reshape(crop.shape).view(np.uint8))
     skeleton = thin(crop, round(0.5 * settings.max_width_px))
+    component = numbers[skeleton].astype(np.int64)
     origin = np.array([x - 1.0, y - 1.0])
-    graph = build_graph(crop, skeleton, numbers[skeleton], areas, origin)
-    plain = _is_plain(graph, numbers[skeleton], count, settings)[numbers[skeleton]]
+    graph = build_graph(crop, skeleton, component, areas, origin)
+    plain = _is_plain(graph, component, count, settings)[component]
     if plain.all():
         return graph
     crop.reshape(-1)[skeleton[~plain]] = 0
-    skeleton = skeleton[plain]
-    return build_graph(crop, skeleton, numbers[skeleton], areas, origin)
+    return build_graph(crop, skeleton[plain], component[plain], areas, origin)
 
 
 def _kept_components(
@@ -182,7 +180,7 @@ def _kept_components(
 
 def _is_plain(
     graph: SkeletonGraph,
-    component: npt.NDArray[np.int32],
+    component: npt.NDArray[np.int64],
     count: int,
     settings: InstrumentSettings,
 ) -> npt.NDArray[np.bool_]:

@@ -30,8 +30,9 @@ STATE_COLORS: dict[TrackingState, Color] = {
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (0, 0, 0)
 _SHIFT = 4  # fractional bits of drawing coordinates
-_TINT = 0.30
-_LINE = 0.75
+_TINT = 0.20
+_OUTLINE = 0.80
+_LINE = 0.35
 
 
 def draw_overlay(grey: Image, perception: Perception) -> Image:
@@ -63,17 +64,21 @@ def _tinted(canvas: Image, label_map: Image) -> Image:
 
 
 def _with_lines(canvas: Image, perception: Perception, unit: float) -> Image:
-    """Outlines of the masks and centerlines, anti-aliased and slightly transparent."""
-    layer = canvas.copy()
+    """Outlines beside the masks, centerlines faintly on them; anti-aliased."""
     thickness = max(1, round(unit))
+    reach = 2 * thickness + 1
+    outlined, lined = canvas.copy(), canvas.copy()
     for label, kind in enumerate(INSTRUMENT_KINDS, start=1):
         mask = (perception.label_map == label).view(np.uint8)
-        outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(layer, outlines, -1, COLORS[kind], thickness, cv2.LINE_AA)
+        beside = cv2.dilate(mask, np.ones((reach, reach), np.uint8))
+        outlines, _ = cv2.findContours(beside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(outlined, outlines, -1, COLORS[kind], thickness, cv2.LINE_AA)
     for instrument in perception.instruments:
         points = _fixed(instrument.centerline_px)[:, None]
-        cv2.polylines(layer, [points], False, _WHITE, thickness, cv2.LINE_AA, _SHIFT)
-    return np.asarray(cv2.addWeighted(layer, _LINE, canvas, 1 - _LINE, 0), dtype=np.uint8)
+        cv2.polylines(lined, [points], False, _WHITE, thickness, cv2.LINE_AA, _SHIFT)
+    blended = cv2.addWeighted(outlined, _OUTLINE, canvas, 1 - _OUTLINE, 0)
+    lines = cv2.absdiff(lined, canvas)
+    return np.asarray(cv2.scaleAdd(lines, _LINE, blended), dtype=np.uint8)
 
 
 def _fixed(points: FloatArray) -> npt.NDArray[np.int32]:

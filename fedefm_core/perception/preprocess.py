@@ -57,13 +57,13 @@ class Letterbox:
     def content(self, network_image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """View of the part of network_image (H, W) that shows the input."""
         (top, left), (height, width) = self.offset, self.content_size
-        return network_image[top : top + height, left : left + width]
+        return np.asarray(network_image[top : top + height, left : left + width])
 
     def label_map_to_input(self, label_map: LabelMap) -> LabelMap:
         """Copy of the network's label map in the input's size, nearest neighbor."""
         content = self.content(label_map)
         if self.content_size == self.input_size:
-            return content.copy()
+            return np.array(content)
         height, width = self.input_size
         resized = cv2.resize(content, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return np.asarray(resized, dtype=np.uint8).reshape(height, width)

@@ -327,7 +327,8 @@ def turning_rad(positions: FloatArray, directions: FloatArray) -> FloatArray:
     leaving = np.arccos(np.clip(np.einsum("ik,ijk->ij", directions, unit), -1, 1))
     entering = np.arccos(np.clip(np.einsum("jk,ijk->ij", -directions, unit), -1, 1))
     direct = np.arccos(np.clip(-directions @ directions.T, -1, 1))
-    return np.where(distance > 2.0, np.maximum(direct, np.maximum(leaving, entering)), direct)
+    indirect = np.maximum(direct, np.maximum(leaving, entering))
+    return np.asarray(np.where(distance > 2.0, indirect, direct))
 
 
 def best_pairs(cost: FloatArray) -> list[tuple[int, int]]:

@@ -144,8 +144,8 @@ def _squeeze(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
 def _split(inputs: list[Tensor | None], attributes: Attributes) -> tuple[Tensor, ...]:
     x, axis = _of(inputs, 0), attributes.get("axis", 0)
     if len(inputs) > 1 and inputs[1] is not None:
-        return x.split(inputs[1].tolist(), dim=axis)
-    return x.chunk(attributes["num_outputs"], dim=axis)
+        return tuple(torch.split(x, inputs[1].tolist(), dim=axis))
+    return tuple(torch.chunk(x, attributes["num_outputs"], dim=axis))
 
 
 def _depth_to_space(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
