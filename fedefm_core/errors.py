@@ -8,7 +8,7 @@
     │   └── FrameLimitError          the file is readable but absurdly large
     ├── ModelFileError           a model file is missing, damaged, or does not describe itself
     ├── RuntimeUnavailableError  the inference runtime asked for cannot run on this machine
-    ├── WeightsError             a weights file does not fit: names, shapes, dtypes, finiteness, size
+    ├── WeightsError             a weights file does not fit: names, shapes, dtypes, values
     ├── OutputError              a result cannot be written, or would overwrite another
     ├── TruthError               a mask or truth file is missing or does not fit its image
     ├── ParityError              an exported model drifted from the model it came from

@@ -15,7 +15,7 @@ LARGE_DATA = "LARGE_DATA?max_msg_size=4MB&sockets_size=4MB&non_blocking=true"
 LOCALHOST_VARIABLES = ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY")
 
 # RTPS 2.5, section 9.6.2: ports of a domain. Above 101 they meet Linux's ephemeral ports.
-FIRST_PORT, PORTS_A_DOMAIN, LAST_DOMAIN = 7400, 250, 101
+FIRST_PORT, PORTS_A_DOMAIN, LAST_DOMAIN = 7400, 250, 100
 DISCOVERY_OFFSET = 0  # every participant of a domain listens here
 LAST_OFFSET = PORTS_A_DOMAIN - 1  # of participant 119: nobody comes that far
 

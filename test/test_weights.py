@@ -143,13 +143,16 @@ def test_file_without_header_is_refused(saved):
         read_weights_header(saved)
 
 
-@pytest.mark.parametrize("text", [
+@pytest.mark.parametrize(
+    "text",
+    [
         "{",
         "[]",
         '{"architecture": "wirenet"}',
         '{"architecture": ["wirenet"], "settings": {}}',
         '{"architecture": "wirenet", "settings": "default"}',
-    ])
+    ],
+)
 def test_damaged_header_is_refused(saved, text):
     save_file(load_file(saved), saved, metadata={"fedefm": text})
     with pytest.raises(WeightsError, match="header of"):

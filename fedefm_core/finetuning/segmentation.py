@@ -122,7 +122,7 @@ def evaluate(
 def _build(settings: FinetuneSettings) -> Trainer:
     torch.manual_seed(settings.seed)
     network = build_network(settings.architecture, settings.network.model_dump())
-    network = network.to(memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decay = settings.optimiser.average_decay
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     optimiser = torch.optim.AdamW(
