@@ -46,13 +46,9 @@ def overridable() -> QoSOverridingOptions:
     )
 
 
-def subscription_events(
-    *,
-    message_lost: Callable[[Any], None] | None = None,
-    incompatible_qos: Callable[[Any], None] | None = None,
-) -> SubscriptionEventCallbacks:
-    """Callbacks for messages that the middleware lost, and for publishers whose QoS does not fit.
+def subscription_events(message_lost: Callable[[Any], None]) -> SubscriptionEventCallbacks:
+    """Callback for messages that the middleware lost; the defaults for all other events.
 
     One helper for 'rclpy.qos_event' (Humble) and 'rclpy.event_handler' (later).
     """
-    return SubscriptionEventCallbacks(message_lost=message_lost, incompatible_qos=incompatible_qos)
+    return SubscriptionEventCallbacks(message_lost=message_lost)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -70,6 +71,7 @@ class SegmentationNode(LifecycleNode):
         self._diagnostics_timer: Timer | None = None
         self._camera_info: CameraInfo | None = None
         self._state_published_at = 0.0
+        self._lost_told = 0
         self._mailbox: Mailbox[Image | CompressedImage] | None = None
         self._worker: threading.Thread | None = None
         self._autostart_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
@@ -168,6 +170,7 @@ class SegmentationNode(LifecycleNode):
 
     def _create_ends(self) -> None:
         self._health = Health()
+        self._lost_told = 0
         self._outputs = Outputs(self)
         self._state_publisher = self._create_status_publisher(interface.STATE)
         self._diagnostics_publisher = self._create_status_publisher(interface.DIAGNOSTICS)
@@ -188,7 +191,9 @@ class SegmentationNode(LifecycleNode):
             qos_overriding_options=overridable(),
         )
         self._reset_service = self.create_service(
-            Trigger, interface.RESET_TRACKING, self._on_reset_tracking
+            interface.SERVICES[interface.RESET_TRACKING],
+            interface.RESET_TRACKING,
+            self._on_reset_tracking,
         )
         self._heartbeat = self.create_timer(HEARTBEAT_S, self._on_heartbeat, clock=self._steady)
         self._diagnostics_timer = self.create_timer(
@@ -310,13 +315,14 @@ class SegmentationNode(LifecycleNode):
         )
         if spacing_m is None:
             return None
-        frame_id = self._values["image_plane_frame"] or f"{header.frame_id}_image_plane"
-        return messages.ImagePlane(frame_id, spacing_m)
+        default = f"{header.frame_id}_image_plane" if header.frame_id else "image_plane"
+        return messages.ImagePlane(self._values["image_plane_frame"] or default, spacing_m)
 
     def _on_fault(self, error: Exception) -> None:
         self.get_logger().error(
             f"Processing failed: {error!r}", throttle_duration_sec=LOG_PERIOD_S
         )
+        self.get_logger().debug(traceback.format_exc())
         self._health.failed(repr(error))
         self._publish_state(self._now())
 
@@ -334,8 +340,14 @@ class SegmentationNode(LifecycleNode):
         """Publish on `/diagnostics`."""
         statistics = self._health.statistics(time.monotonic())
         message = status.diagnostics_message(
-            self._verdict(), self._now(), statistics, self._about, self.get_fully_qualified_name()
+            self._verdict(),
+            self._now(),
+            statistics,
+            self._lost_told,
+            self._about,
+            self.get_fully_qualified_name(),
         )
+        self._lost_told = statistics.lost_by_middleware
         self._diagnostics_publisher.publish(message)
 
     def _verdict(self) -> Verdict:

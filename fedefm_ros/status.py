@@ -21,7 +21,7 @@ LEVELS = {
 }
 TRANSPORT_ADVICE = (
     "The middleware lost {count} images. Fast DDS needs its LARGE_DATA transport at both ends for "
-    "large best-effort images: see 'Transport' in the README"
+    "large best-effort images: see 'Transport' in docs/ros.md"
 )
 
 
@@ -72,10 +72,14 @@ def diagnostics_message(
     verdict: Verdict,
     stamp: Time,
     statistics: Statistics,
+    lost_before: int,
     about: Mapping[str, object],
     node_name: str,
 ) -> DiagnosticArray:
-    """One status for robot monitors: the state, counts, rate, latencies, and what runs."""
+    """One status for robot monitors: the state, counts, rate, latencies, and what runs.
+
+    lost_before: what the middleware had lost at the message before; more now makes it a warning.
+    """
     values: dict[str, object] = {
         "state": verdict.state.value,
         "rate_hz": f"{statistics.rate_hz:.1f}",
@@ -90,8 +94,9 @@ def diagnostics_message(
         **about,
     }
     text, level = _sentence(verdict), LEVELS[verdict.state]
-    if statistics.lost_by_middleware:
-        text = f"{text}. {TRANSPORT_ADVICE.format(count=statistics.lost_by_middleware)}"
+    lost = statistics.lost_by_middleware - lost_before
+    if lost > 0:
+        text = f"{text}. {TRANSPORT_ADVICE.format(count=lost)}"
         level = max(level, DiagnosticStatus.WARN)
     return status_message(
         stamp, f"{node_name.lstrip('/')}: perception", level, text, values, str(about["model"])

@@ -132,7 +132,7 @@ def node(name: str, parameters: dict, given: dict) -> Node:
 
 
 def transport_environment(transport: str, has_source: bool) -> dict[str, str]:
-    """Environment for images of some megabytes over Fast DDS, see 'Transport' in the README."""
+    """Environment for images of some megabytes over Fast DDS, see 'Transport' in docs/ros.md."""
     if transport == "default" or (transport == "auto" and not has_source):
         return {}
     wide = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "0"}

@@ -262,12 +262,17 @@ def test_diagnostics_advise_when_the_middleware_loses_images() -> None:
     health.processed(perception(TrackingState.TRACKING), TRACKED, 5.0, now=1.0)
     health.lost_by_middleware(12)
     verdict = health.verdict(1.0, TIMEOUT, active=True)
-    message = status.diagnostics_message(
-        verdict, ns_to_stamp(7), health.statistics(1.0), {"model": "m"}, "/ns/node"
-    )
-    assert message.status[0].level == DiagnosticStatus.WARN
-    assert "lost 12 images" in message.status[0].message
-    assert "LARGE_DATA" in message.status[0].message
+
+    def told(lost_before: int) -> DiagnosticStatus:
+        statistics = health.statistics(1.0)
+        return status.diagnostics_message(
+            verdict, ns_to_stamp(7), statistics, lost_before, {"model": "m"}, "/ns/node"
+        ).status[0]
+
+    assert told(2).level == DiagnosticStatus.WARN
+    assert "lost 10 images" in told(2).message
+    assert "LARGE_DATA" in told(2).message
+    assert told(12).level == DiagnosticStatus.OK
 
 
 # --- mailbox ----------------------------------------------------------------------------------
