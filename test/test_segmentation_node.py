@@ -14,6 +14,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: pip install the extra 'ros'")
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from model_fixture import write_threshold_model
+from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from ros_peer import wait_until
 from segmentation_bench import (
     CATHETER_TIP,
@@ -82,6 +83,17 @@ def test_every_output_carries_the_stamp_of_its_image(bench: Bench) -> None:
         assert set(stamps_of(bench.heard[name])) <= set(sent), name
     # `state` also beats between frames, with the present time; it names the frame it speaks of.
     assert int(bench.values()["frame_stamp_ns"]) in sent
+
+
+def test_quality_of_service(bench: Bench) -> None:
+    robot = bench.peer.node
+    (images,) = robot.get_subscriptions_info_by_topic("/image")
+    assert images.qos_profile.reliability is QoSReliabilityPolicy.BEST_EFFORT
+    for name in (*interface.OUTPUTS, *interface.STATUS_OUTPUTS):
+        topic = "/" + name.replace("~", NODE).lstrip("/")
+        (output,) = robot.get_publishers_info_by_topic(topic)
+        assert output.qos_profile.reliability is QoSReliabilityPolicy.RELIABLE, name
+        assert output.qos_profile.durability is QoSDurabilityPolicy.VOLATILE, name
 
 
 def test_mask_is_the_label_map_in_the_size_and_frame_of_the_input(bench: Bench) -> None:

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install the extra 'ros'")
 
 from model_fixture import write_threshold_model
+from rclpy.qos import QoSReliabilityPolicy
 from ros_peer import NodeProcess, peer, running, wait_until
 from rosgraph_msgs.msg import Clock
 from segmentation_bench import CAMERA_PERIOD_S, MODULE, NODE, Bench, segmentation_bench
@@ -128,11 +129,17 @@ def test_autostart_with_a_damaged_model_stays_unconfigured(tmp_path: Path) -> No
         assert bench.peer.get_state(NODE) == "unconfigured"
 
 
-def test_autostart_goes_to_active(model: Path, tmp_path: Path) -> None:
-    with segmentation_bench(model, tmp_path / "log.txt", "-p", "autostart:=true") as bench:
+def test_autostart_goes_to_active_with_the_qos_that_was_asked_for(
+    model: Path, tmp_path: Path
+) -> None:
+    override = "qos_overrides./guidewire/centerline.publisher.reliability:=best_effort"
+    arguments = ("-p", "autostart:=true", "-p", override)
+    with segmentation_bench(model, tmp_path / "log.txt", *arguments) as bench:
         bench.wait_connected()
         assert bench.peer.get_state(NODE) == "active"
         bench.send_until_state("TRACKING")
+        (line,) = bench.peer.node.get_publishers_info_by_topic("/guidewire/centerline")
+        assert line.qos_profile.reliability is QoSReliabilityPolicy.BEST_EFFORT
 
 
 def test_simulated_time(model: Path, tmp_path: Path) -> None:
