@@ -35,6 +35,7 @@ from fedefm_core.perception.metadata import read_metadata
 from fedefm_core.perception.models import resolve_model
 from fedefm_core.provenance import file_sha256, provenance
 from fedefm_core.simulation import KINDS
+from fedefm_ros import interface
 from fedefm_ros.children import (
     Child,
     ChildError,
@@ -127,7 +128,10 @@ def run(options: Options) -> dict[str, Any]:
     records = draw_run(source, read_sent(options.logs / SENT_LOG), recording, options.out)
     report = {
         **summarise(records, recording.masks_received_ns),
-        "processing_ms": percentiles(recording.processing_ms),
+        "node_ms": {  # as the node measures itself: of its own work, and from the stamp on
+            "processing": percentiles(recording.durations_ms[interface.PROCESSING_TIME]),
+            "stamp_to_tip": percentiles(recording.durations_ms[interface.PIPELINE_LATENCY]),
+        },
         "source": source.name,
         **_surroundings(options, model, recording),
     }

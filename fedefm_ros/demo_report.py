@@ -143,18 +143,11 @@ def print_summary(report: Mapping[str, Any], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    frames, latency = report["frames"], report["latency_ms"]
-    table = Table(title=f"{report['source']}, {report['model']['name']} on {report['runtime']}")
+    table = Table(title=f"{report['source']}: {report['model']['name']} on {report['runtime']}")
     table.add_column("what")
-    table.add_column("value", justify="right")
-    table.add_row("frames sent / received / lost", "{sent} / {received} / {lost}".format(**frames))
-    table.add_row("stamp to guidewire tip, p50 / p95 / p99 / max", _quartet(latency, "ms"))
-    for kind in INSTRUMENT_KINDS:
-        counts = ", ".join(f"{name} {n}" for name, n in report["tips"][kind].items())
-        table.add_row(f"{kind} tips", counts)
-        if report["tip_error_px"] is not None:
-            error = _quartet(report["tip_error_px"][kind], "px")
-            table.add_row(f"{kind} tip error, p50 / p95 / p99 / max", error)
+    table.add_column("value")
+    for row in summary_rows(report):
+        table.add_row(*row)
     console = Console()
     console.print(table)
     console.print(
@@ -164,7 +157,21 @@ def print_summary(report: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def _quartet(summary: Mapping[str, Any], unit: str) -> str:
+def summary_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The short table as (what, value)."""
+    counts = "sent {sent}, received {received}, lost {lost}".format(**report["frames"])
+    latency = _in_words(report["latency_ms"], "ms")
+    rows = [("frames", counts), ("stamp to guidewire tip", latency)]
+    for kind in INSTRUMENT_KINDS:
+        tips = ", ".join(f"{name} {n}" for name, n in report["tips"][kind].items())
+        rows.append((f"{kind} tip", tips))
+        if report["tip_error_px"] is not None:
+            rows.append((f"{kind} tip error", _in_words(report["tip_error_px"][kind], "px")))
+    return rows
+
+
+def _in_words(summary: Mapping[str, Any], unit: str) -> str:
     if not summary["n"]:
         return "none"
-    return " / ".join(f"{summary[name]:.1f}" for name in ("p50", "p95", "p99", "max")) + f" {unit}"
+    values = ", ".join(f"{name} {summary[name]:.1f}" for name in ("p50", "p95", "p99", "max"))
+    return f"{values} {unit}"

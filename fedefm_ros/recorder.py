@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,7 +79,7 @@ class Recording:
 
     Tips, centerlines_m ((N, 2), metres in the image plane), poses and confidences are by kind,
     then stamp. states: names of STATE_NAMES. diagnostics: the latest values of the node's own
-    status.
+    status. durations_ms: by debug topic, in order of arrival.
     """
 
     masks: dict[int, SparseMask] = field(default_factory=dict)
@@ -89,7 +90,7 @@ class Recording:
     poses: dict[str, dict[int, TipPose]] = field(default_factory=_by_kind)
     confidences: dict[str, dict[int, float]] = field(default_factory=_by_kind)
     states: dict[int, str] = field(default_factory=dict)
-    processing_ms: list[float] = field(default_factory=list)
+    durations_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     diagnostics: dict[str, str] = field(default_factory=dict)
 
 
@@ -108,8 +109,9 @@ class Recorder(Node):
             self._listen(interface.tip_pixel(kind), PointStamped, partial(self._on_tip, kind))
         self._listen(interface.STATE, DiagnosticArray, self._on_state)
         self._listen(interface.DIAGNOSTICS, DiagnosticArray, self._on_diagnostics)
-        processing_time = interface.PROCESSING_TIME.replace("~", interface.NODE_NAME)
-        self._listen(processing_time, Float64, self._on_processing)
+        for topic in (interface.PROCESSING_TIME, interface.PIPELINE_LATENCY):
+            name = topic.replace("~", interface.NODE_NAME)
+            self._listen(name, Float64, partial(self._on_duration, topic))
         for kind in INSTRUMENT_KINDS:
             # Kept as bytes and unpacked later: a hundred poses take milliseconds.
             self._listen(interface.centerline(kind), Path, self._paths[kind].append, raw=True)
@@ -127,7 +129,7 @@ class Recorder(Node):
     def start_playback(self) -> bool:
         """Call playback_node's ~/start; True once it has answered. To be polled."""
         if self._starting is None and self._start.service_is_ready():
-            self._recording.processing_ms.clear()  # of the rehearsal
+            self._recording.durations_ms.clear()  # of the rehearsal
             self._starting = self._start.call_async(Trigger.Request())
         return self._starting is not None and self._starting.done()
 
@@ -174,8 +176,8 @@ class Recorder(Node):
             if values.get(f"{kind}_confidence"):
                 self._recording.confidences[kind][stamp_ns] = float(values[f"{kind}_confidence"])
 
-    def _on_processing(self, message: Float64) -> None:
-        self._recording.processing_ms.append(message.data)
+    def _on_duration(self, topic: str, message: Float64) -> None:
+        self._recording.durations_ms[topic].append(message.data)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

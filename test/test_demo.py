@@ -91,6 +91,18 @@ def test_without_truth_there_is_a_reason_instead_of_an_error():
     assert summary["tips"]["guidewire"] == {"valid": 1, "absent": 0}
 
 
+def test_the_table_says_the_same_as_the_report():
+    report = summarise([record(1, (13.0, 14.0), TRUTH), record(2, None, TRUTH)], [1, 2])
+    assert demo_report.summary_rows(report) == [
+        ("frames", "sent 2, received 2, lost 0"),
+        ("stamp to guidewire tip", "p50 4.0, p95 4.0, p99 4.0, max 4.0 ms"),
+        ("catheter tip", "valid 0, absent 2, found 0, false 0, missed 0"),
+        ("catheter tip error", "none"),
+        ("guidewire tip", "valid 1, absent 1, found 1, false 0, missed 1"),
+        ("guidewire tip error", "p50 5.0, p95 5.0, p99 5.0, max 5.0 px"),
+    ]
+
+
 def test_a_sparse_mask_is_the_same_label_map_again():
     label_map = np.random.default_rng(0).integers(0, 3, (7, 9)).astype(np.uint8)
     assert (sparse_mask(label_map).dense() == label_map).all()
@@ -204,13 +216,14 @@ def test_a_short_demo_of_the_simulator(tmp_path, model, ros_domain_id):
     assert report["frames"]["unknown"] == 0
     assert set(report["latency_ms"]) == {"p50", "p95", "p99", "max", "n"}
     assert set(report["tip_error_px"]) == {"catheter", "guidewire"}
+    assert report["node_ms"]["processing"]["n"] > 0
     assert report["model"]["name"] == "threshold"
     assert report["runtime"] in ("openvino", "onnxruntime")
     assert report["ros"]["transport"] == LARGE_DATA
     assert report["settings"]["seed"] == 5
     assert report["cpu_count"] >= 1
     check_pictures(out, frames=30)
-    assert "frames sent / received / lost" in output
+    assert "sent 30, received" in output
     assert not left_behind(out)
 
 
