@@ -48,8 +48,16 @@ format: $(VENV)/.has-test
 	$(BIN)/ruff format .
 
 model: $(VENV)/.has-test
-	$(BIN)/fedefm_core finetune $(MODEL_CONFIG) --out $(MODEL_RUN)
-	$(BIN)/fedefm_core export $(MODEL_RUN) --out $(MODEL_FILE) --precision int8
+	$(BIN)/fedefm_core finetune $(MODEL_CONFIG) --out $(MODEL_RUN) --resume
+	$(BIN)/fedefm_core export $(MODEL_RUN) --out $(MODEL_FILE) --precision int8 \
+	  --calibration-frames 96 --parity-frames 40 \
+	  --keep-float encoder.0 --keep-float decoder.0 --keep-float class_head --keep-float tip_head
+	rm -rf $(MODEL_RUN)/test
+	$(BIN)/fedefm_core simulate --out $(MODEL_RUN)/test --count 200 --seed 20261123
+	$(BIN)/fedefm_core evaluate --model $(MODEL_FILE) --images $(MODEL_RUN)/test/images \
+	  --masks $(MODEL_RUN)/test/masks --json $(MODEL_RUN)/test.json
+	$(BIN)/fedefm_core describe $(MODEL_FILE) --metrics $(MODEL_RUN)/test.json \
+	  --card $(MODEL_FILE:.onnx=.md)
 
 # One environment for all: a stamp says which extras it holds, and is older than setup.py or the
 # pins when they changed. The test environment holds all that the demo needs, so it stamps both.
