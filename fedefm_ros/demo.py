@@ -48,6 +48,7 @@ from fedefm_ros.demo_pictures import draw_run
 from fedefm_ros.demo_report import percentiles, print_summary, read_sent, summarise
 from fedefm_ros.playback import SIMULATOR, PlaybackSource, open_playback
 from fedefm_ros.recorder import Recorder, Recording
+from fedefm_ros.runner import SIGNALS, set_on_signals
 from fedefm_ros.transport import LARGE_DATA, claim_domain, large_data_environment
 
 POLL_S = 0.05
@@ -58,7 +59,6 @@ READ_AHEAD = 600  # frames; so many are ready before the first is sent
 DEFAULT_SEED = 20_260
 # Only its ratio to camera_info's K[0] matters, and both nodes are given the same number.
 SOURCE_DETECTOR_DISTANCE_M = 1.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REPORT, SENT_LOG = "report.json", "sent.jsonl"
 
 
@@ -271,9 +271,8 @@ def _watching() -> Iterator[Watch]:
     So no signal can come between the start of a node and the note that it must be stopped.
     """
     watch = Watch([], threading.Event())
-    previous = {
-        number: signal.signal(number, lambda *_: watch.interrupted.set()) for number in SIGNALS
-    }
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    set_on_signals(watch.interrupted)
     try:
         yield watch
     finally:

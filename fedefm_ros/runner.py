@@ -8,6 +8,7 @@ Ctrl-C back to Python, which then ends the process halfway through its shutdown.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -46,7 +47,7 @@ def run_node(make_node: MakeNode, args: Sequence[str] | None = None) -> int:
     1: the node could not be made, the reason is on stderr.
     """
     stop = threading.Event()
-    _on_signals(lambda number, frame: stop.set())
+    set_on_signals(stop)
     try:
         rclpy.init(
             args=None if args is None else [sys.argv[0], *args],
@@ -63,6 +64,25 @@ def run_node(make_node: MakeNode, args: Sequence[str] | None = None) -> int:
     rclpy.try_shutdown()
     _on_signals(signal.SIG_IGN)  # shutting down put back what was there before
     return code
+
+
+def set_on_signals(event: threading.Event) -> None:
+    """Set event when a signal of SIGNALS comes; call it from the main thread.
+
+    A thread that Python's wakeup pipe wakes sets it. A handler cannot: when it interrupts
+    Event.wait, or Event.set of an earlier signal, it needs the lock that these hold; and it does
+    not run at all while the main thread waits if another thread was given the signal.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def tell() -> None:
+        os.read(reader, 1)
+        event.set()
+
+    threading.Thread(target=tell, name="signals", daemon=True).start()
+    _on_signals(lambda number, frame: None)
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from fedefm_core.simulation import simulate_sequence
 from fedefm_ros.messages import image_to_array, spacing_from_camera_info, stamp_to_ns
 from fedefm_ros.playback import Disturbances, timetable
 from fedefm_ros.playback_node import camera_info, compressed_image
+from fedefm_ros.runner import SIGNALS
 from fedefm_ros.transport import LARGE_DATA, TRANSPORT_VARIABLE
 
 pytestmark = pytest.mark.ros
@@ -63,11 +63,14 @@ class Heard:
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Heard]:
-    """Play with parameters to the end, or until `until` images were heard; then interrupt."""
+    """Play with parameters to the end, or until `until` images were heard; then interrupt it."""
     monkeypatch.setenv(TRANSPORT_VARIABLE, LARGE_DATA)
 
     def run(
-        until: int | None = None, start_after: int | None = None, **parameters: object
+        until: int | None = None,
+        interrupts: int = 1,
+        start_after: int | None = None,
+        **parameters: object,
     ) -> Heard:
         heard = Heard()
         log_file = tmp_path / "sent.jsonl"
@@ -80,8 +83,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Heard
             while process.poll() is None and time.monotonic() < deadline:
                 spin_once()
                 if until is not None and len(heard.images) >= until:
-                    process.send_signal(signal.SIGINT)
-                    process.send_signal(signal.SIGINT)
+                    for number in range(interrupts):
+                        process.send_signal(SIGNALS[number % 2])
                     until = None
                 if start_after is not None and len(heard.images) >= start_after:
                     start()
@@ -230,9 +233,10 @@ def test_rehearsal_ends_when_playback_is_started(play, tmp_path):
     assert heard.stamps[-4:] == [line["stamp_ns"] for line in heard.log]
 
 
-def test_two_interrupts_in_a_row_end_it_with_code_0(play, tmp_path):
+@pytest.mark.parametrize("interrupts", [2, 200])
+def test_interrupts_in_a_row_end_it_with_code_0(play, tmp_path, interrupts):
     write_folder(tmp_path / "in", 2)
-    heard = play(source=str(tmp_path / "in"), loop=True, until=3)
+    heard = play(source=str(tmp_path / "in"), loop=True, until=3, interrupts=interrupts)
     assert heard.code == 0, heard.output
     assert "Traceback" not in heard.output
 
