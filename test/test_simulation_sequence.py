@@ -80,7 +80,7 @@ def test_seeds_differ():
     assert (first.frame.pixels != second.frame.pixels).any()
 
 
-@given(st.integers(0, 2**31 - 1), st.sampled_from(KINDS), st.sampled_from([64, 128]))
+@given(st.integers(0, 2**31 - 1), st.sampled_from(KINDS), st.sampled_from([128, 256]))
 @settings(max_examples=25, deadline=None)
 def test_every_insertion_begins_and_ends_with_a_visible_tip(seed, kind, size):
     insertion = random_insertion(seed, 30, SimulationSettings(size=size), kind)
