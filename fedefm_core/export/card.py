@@ -64,7 +64,8 @@ def model_card(metadata: ModelMetadata, parities: Mapping[str, Any]) -> str:
     parities: as read_parity gives them.
     """
     parts = [
-        f"# {metadata.name}\n\n**{metadata.intended_use}** Licence: {metadata.licence}.",
+        f"<!-- SPDX-License-Identifier: {metadata.licence} -->\n# {metadata.name}\n\n"
+        f"**{metadata.intended_use}** Licence: {metadata.licence}.",
         "## The model\n\n" + _table(_facts(metadata)),
         "## Data\n\n" + (metadata.data or "Not recorded.") + _config(metadata),
         "## Metrics\n\n" + _metrics(metadata.metrics),
