@@ -213,7 +213,7 @@ def _plot_error(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> Non
     axes.set(xlabel="time (s)", ylabel="tip error (pixels)", title="(b) Distance to the true tip")
     axes.set_yscale("symlog", linthresh=1.0)
     axes.set_ylim(bottom=0)
-    axes.legend()
+    _add_legend(axes)
 
 
 def _plot_position(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> None:
@@ -223,7 +223,7 @@ def _plot_position(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> 
             axes.plot(seconds, tips[:, 0], "-", lw=0.8, color=_color(kind), label=f"{kind} x")
             axes.plot(seconds, tips[:, 1], ":", lw=1.0, color=_color(kind), label=f"{kind} y")
     axes.set(xlabel="time (s)", ylabel="tip (pixels)", title="(b) Position of the tips")
-    axes.legend()
+    _add_legend(axes)
 
 
 def _plot_latency(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> None:
@@ -249,6 +249,11 @@ def _plot_share(axes: Axes, records: Sequence[FrameRecord]) -> None:
             axes.ecdf(values, color=_color(kind), label=label)
     axes.set(xlabel="latency (ms)", ylabel="share of frames", title="(d) Latency, cumulative")
     axes.set_xlim(left=0)
+    _add_legend(axes)
+
+
+def _add_legend(axes: Axes) -> None:
+    """A legend, unless nothing was plotted."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
 
