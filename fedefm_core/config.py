@@ -29,16 +29,24 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def load_settings(
-    cls: type[SettingsT], path: Path | None = None, overrides: Sequence[str] = ()
+    cls: type[SettingsT],
+    path: Path | Sequence[Path] | None = None,
+    overrides: Sequence[str] = (),
 ) -> SettingsT:
     """Read cls from a YAML file, then apply overrides such as 'optimiser.learning_rate=1e-3'.
 
+    Of several files, a later one adds to the earlier ones and wins where both say something.
+
     Raises ConfigError, naming the file, the key, what was expected and what came.
     """
-    values: dict[str, Any] = {} if path is None else _read_yaml(path)
+    paths = [path] if isinstance(path, Path) else list(path or ())
+    values: dict[str, Any] = {}
+    for file in paths:
+        values = _merged(values, _read_yaml(file))
     for override in overrides:
         _apply_override(values, override)
-    return parse_settings(cls, values, where=str(path) if path else "the settings")
+    where = ", ".join(str(file) for file in paths) or "the settings"
+    return parse_settings(cls, values, where=where)
 
 
 def parse_settings(
@@ -78,6 +86,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{path} must hold a mapping of settings (got a {type(values).__name__})"
         )
     return values
+
+
+def _merged(first: dict[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(first)
+    for key, value in second.items():
+        inner = merged.get(key)
+        both = isinstance(inner, dict) and isinstance(value, dict)
+        merged[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -26,12 +26,17 @@ from fedefm_core.errors import (  # noqa: E402
 from fedefm_core.export import model as exporting  # noqa: E402
 from fedefm_core.export import onnx as to_file  # noqa: E402
 from fedefm_core.networks import save_weights  # noqa: E402
-from fedefm_core.networks.wirenet import Wirenet, WirenetSettings, normalise  # noqa: E402
+from fedefm_core.networks.wirenet import (  # noqa: E402
+    Wirenet,
+    WirenetSettings,
+    decide,
+    normalise,
+)
 from fedefm_core.perception import ModelMetadata, open_runtime, read_metadata  # noqa: E402
 from fedefm_core.perception.contract import verify_graph  # noqa: E402
 
 SIZE = (64, 96)
-NETWORK = {"channels": [4, 8, 8, 8], "blocks": 1}
+NETWORK = {"channels": [4, 8, 8, 8], "blocks": [1, 1, 1, 1]}
 METADATA = ModelMetadata("tiny", "wirenet", "fp32", SIZE, weights_sha256="")
 
 
@@ -83,9 +88,11 @@ def test_file_computes_what_the_network_computes(network, model_file, runtime):
         with torch.no_grad():
             logits, tips = network(normalise(torch.from_numpy(image)[None, None]))
         found = infer(image)
-        probability = 255 * torch.softmax(logits, 1).amax(1)[0].numpy()
-        clear = np.ptp(np.sort(logits[0].numpy(), axis=0)[1:], axis=0) > 1e-5
-        np.testing.assert_array_equal(found.label_map[clear], logits.argmax(1)[0].numpy()[clear])
+        none, catheter, guidewire = torch.softmax(logits.double(), 1)[0].numpy()
+        label = np.where(none >= 0.5, 0, 1 + (guidewire > catheter))
+        clear = np.minimum(np.abs(none - 0.5), np.abs(guidewire - catheter)) > 1e-5
+        np.testing.assert_array_equal(found.label_map[clear], label[clear])
+        probability = 255 * np.maximum(none, 1 - none)
         np.testing.assert_allclose(found.probability, probability, rtol=0, atol=0.51)
         np.testing.assert_allclose(found.tip_heatmap, tips[0].sigmoid().numpy(), atol=1e-5)
 
@@ -115,16 +122,25 @@ def test_same_network_gives_the_same_file(network, model_file, tmp_path):
 
 
 @given(hnp.arrays(np.float32, (1, 6, 2, 2), elements=st.floats(-30, 30, width=32)))
-def test_winner_is_argmax_and_softmax(cells):
-    label, probability = to_file.winner(torch.from_numpy(cells))
-    logits = cells.reshape(1, 3, 2, 2, 2)
-    exact = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    np.testing.assert_array_equal(
-        label.numpy(), logits.argmax(1)
-    )  # of equals, both take the first
-    np.testing.assert_allclose(
-        probability.numpy(), (exact / exact.sum(1, keepdims=True)).max(1), rtol=1e-5
-    )
+def test_first_whether_an_instrument_then_which(cells):
+    label, probability = decide(*torch.from_numpy(cells).chunk(3, dim=1))
+    logits = cells.reshape(1, 3, 2, 2, 2).astype(np.float64)
+    exact = np.exp(logits - logits.max(1, keepdims=True))
+    exact /= exact.sum(1, keepdims=True)
+    instrument = exact[:, 1] + exact[:, 2]
+    clear = np.abs(instrument - exact[:, 0]) > 1e-6
+    which = 1 + (logits[:, 2] > logits[:, 1])
+    expected = np.where(instrument > exact[:, 0], which, 0)
+    np.testing.assert_array_equal(label.numpy()[clear], expected[clear])
+    np.testing.assert_allclose(probability.numpy(), np.maximum(instrument, exact[:, 0]), rtol=1e-5)
+
+
+def test_what_could_be_either_instrument_is_not_taken_for_none():
+    cells = torch.tensor([0.5, 0.3, 0.2]).log().reshape(1, 3, 1, 1) + torch.tensor(0.0)
+    cells[0, 0] -= 0.1
+    label, probability = decide(*cells.chunk(3, dim=1))
+    assert label.item() == 1
+    assert probability.item() == pytest.approx(0.5 / (0.5 + 0.5 * np.exp(-0.1)), rel=1e-5)
 
 
 def test_other_networks_are_refused():

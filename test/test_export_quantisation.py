@@ -29,7 +29,7 @@ def node(kind: str, inputs: str, output: str) -> onnx.NodeProto:
 @pytest.fixture(scope="module")
 def float_model() -> onnx.ModelProto:
     torch.manual_seed(0)
-    return to_onnx(Wirenet(WirenetSettings(channels=(8, 8, 8, 8), blocks=1)), SIZE)
+    return to_onnx(Wirenet(WirenetSettings(channels=(8, 8, 8, 8), blocks=(1, 1, 1, 1))), SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def wirenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("wirenet") / "wirenet.onnx"
-    small = WirenetSettings(channels=(8, 16, 16, 16), blocks=1)
+    small = WirenetSettings(channels=(8, 16, 16, 16), blocks=(1, 1, 1, 1))
     export_onnx(Wirenet(small), path, name="random", input_size=SIZE)
     return path
 

@@ -22,7 +22,7 @@ from fedefm_core.networks import (  # noqa: E402
     save_weights,
 )
 
-SETTINGS = {"channels": [4, 8], "blocks": 1}
+SETTINGS = {"channels": [4, 8], "blocks": [1, 1]}
 HEADER = {"architecture": "wirenet", "settings": SETTINGS}
 
 

@@ -13,7 +13,9 @@ from fedefm_core.cli.main import app
 
 @app.command()
 def finetune(
-    config: Annotated[Path, typer.Argument(help="YAML file of settings.")],
+    config: Annotated[
+        list[Path], typer.Argument(help="YAML files of settings; later ones add to earlier ones.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
     resume: Annotated[bool, typer.Option(help="Go on with the run in that folder.")] = False,
     override: Annotated[
@@ -29,7 +31,8 @@ def finetune(
     try:
         best = finetune(settings, out, resume)
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted. To go on: fedefm_core finetune {config} --out {out} --resume")
+        files = " ".join(str(path) for path in config)
+        typer.echo(f"Interrupted. To go on: fedefm_core finetune {files} --out {out} --resume")
         raise typer.Exit(130) from None
     typer.echo(f"Best weights: {best}")
     typer.echo(f"Curves: tensorboard --logdir {out / 'tensorboard'}")

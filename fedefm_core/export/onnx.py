@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedefm_core.errors import ModelFileError, OutputError
-from fedefm_core.networks.wirenet import STRIDE, Wirenet, normalise
+from fedefm_core.networks.wirenet import STRIDE, Wirenet, decide, normalise
 from fedefm_core.perception.metadata import ModelMetadata, attach_metadata, weights_sha256
 from fedefm_core.provenance import git_revision, package_versions
 
@@ -31,7 +31,7 @@ MAX_BYTES = 10_000_000  # a shipped model is package data: small enough to clone
 class Graph(nn.Module):
     """What the file computes: (1, 1, H, W) uint8 to label map, probability and tip heat map.
 
-    The winning class is found per sub-pixel, before the pixel shuffle moves two small planes
+    The label is found per sub-pixel, before the pixel shuffle moves two small planes
     instead of three large ones. Plain float sums and comparisons stand for argmax and softmax:
     engines fuse them into one pass, and TensorRT knows uint8 only as a cast at the graph's ends.
     Raises ModelFileError for a network that has no such sub-pixels.
@@ -45,27 +45,8 @@ class Graph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         cells, tip_logits = self.network.cells(normalise(image))
-        label, probability = winner(cells)
+        label, probability = decide(*cells.chunk(3, dim=1))
         return _plane(label), _plane(255.0 * probability + 0.5), torch.sigmoid(tip_logits)
-
-
-def winner(cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Index and softmax probability of the largest of three classes; the first of equals wins.
-
-    cells: (B, 3 * S, H, W), the S sub-pixels of a class together. Returns two (B, S, H, W).
-    """
-    background, catheter, guidewire = cells.chunk(3, dim=1)
-    rival = torch.maximum(background, catheter)
-    largest = torch.maximum(rival, guidewire)
-    is_guidewire = (guidewire > rival).float()
-    is_catheter = (catheter > background).float()
-    label = 2.0 * is_guidewire + (1.0 - is_guidewire) * is_catheter
-    total = (
-        torch.exp(background - largest)
-        + torch.exp(catheter - largest)
-        + torch.exp(guidewire - largest)
-    )
-    return label, 1.0 / total
 
 
 def to_onnx(network: nn.Module, input_size: tuple[int, int] = (512, 512)) -> onnx.ModelProto:

@@ -3,7 +3,7 @@
 
 The convolutions and what lies between them run in int8. What stays in float: normalisation and the
 first convolution, which reads an image of eight bits already and would round it once more, and the
-choice of the winning class and the tips. Activations and weights are symmetric, weights per
+choice of the label and the tips. Activations and weights are symmetric, weights per
 channel, biases float.
 """
 

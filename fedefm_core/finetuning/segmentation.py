@@ -28,14 +28,22 @@ from torch.utils.tensorboard import SummaryWriter
 from fedefm_core.config import load_settings, save_settings, settings_sha256
 from fedefm_core.errors import ConfigError, OutputError
 from fedefm_core.finetuning import checkpoint
-from fedefm_core.finetuning.data import Sample, SimulatorStream, worker_init
+from fedefm_core.finetuning.data import (
+    PoolSampler,
+    PoolStream,
+    Sample,
+    SimulatorStream,
+    worker_init,
+)
 from fedefm_core.finetuning.losses import SegmentationLoss
 from fedefm_core.finetuning.settings import FinetuneSettings
 from fedefm_core.networks import build_network, save_weights
-from fedefm_core.networks.wirenet import STRIDE, normalise
+from fedefm_core.networks.wirenet import STRIDE, decide, normalise
 from fedefm_core.perception.types import INSTRUMENT_KINDS
 from fedefm_core.provenance import provenance
+from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
 
+POOL = "pool"  # folder of a run: frames drawn ahead
 TIP_HIT_PX = 6.0  # a heat map's peak this near a true tip counts as a hit in 'tip_score'
 
 
@@ -60,6 +68,7 @@ def finetune(settings: FinetuneSettings, run_dir: Path, resume: bool = False) ->
     the settings of the run to be resumed differ, WeightsError when its state does not fit.
     """
     _open_run(settings, run_dir, resume)
+    _draw_pool(settings, run_dir)
     trainer = _build(settings)
     state_path = run_dir / "state.safetensors"
     progress = checkpoint.Progress()
@@ -70,7 +79,7 @@ def finetune(settings: FinetuneSettings, run_dir: Path, resume: bool = False) ->
     writer = SummaryWriter(run_dir / "tensorboard", purge_step=progress.step or None)
     validation = _validation_batches(settings)
     try:
-        for losses in _train(trainer, progress):
+        for losses in _train(trainer, run_dir, progress):
             _log(run_dir, writer, progress.step, "train", losses)
             if progress.step % settings.validation.every_steps == 0 or _done(settings, progress):
                 scores = evaluate(
@@ -92,11 +101,13 @@ def finetune(settings: FinetuneSettings, run_dir: Path, resume: bool = False) ->
 
 
 def learning_rate(settings: FinetuneSettings, step: int) -> float:
-    """Of 0-based step: linear warm-up, then a half cosine to zero at the last step."""
+    """Of 0-based step: linear warm-up, then half cosines to zero at each restart and the end."""
     o = settings.optimiser
     if step < o.warmup_steps:
         return o.learning_rate * (step + 1) / o.warmup_steps
-    fraction = (step - o.warmup_steps) / max(settings.steps - o.warmup_steps, 1)
+    begin = max([o.warmup_steps, *(restart for restart in o.restarts if restart <= step)])
+    end = min([settings.steps, *(restart for restart in o.restarts if restart > step)])
+    fraction = (step - begin) / max(end - begin, 1)
     return o.learning_rate * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
 
 
@@ -110,7 +121,8 @@ def evaluate(
     with torch.inference_mode():
         for batch in batches:
             classes, tips = _forward(network, batch.image, precision)
-            metric(y_pred=classes.argmax(1, keepdim=True), y=batch.labels)
+            labels, _ = decide(*classes.float().chunk(3, dim=1))
+            metric(y_pred=labels, y=batch.labels)
             hits += _tip_hits(tips, batch.tips, sigma_cells)
     per_class = torch.nanmean(metric.get_buffer(), dim=0)
     scores = {f"dice_{k}": float(v) for k, v in zip(INSTRUMENT_KINDS, per_class, strict=True)}
@@ -133,12 +145,14 @@ def _build(settings: FinetuneSettings) -> Trainer:
     return Trainer(settings, network, average, optimiser, SegmentationLoss(settings.loss))
 
 
-def _train(trainer: Trainer, progress: checkpoint.Progress) -> Iterator[dict[str, float]]:
+def _train(
+    trainer: Trainer, run_dir: Path, progress: checkpoint.Progress
+) -> Iterator[dict[str, float]]:
     """Run the remaining steps, counting progress.step up, and yield the losses of each."""
     settings = trainer.settings
     with _bar() as bar:
         task = bar.add_task("fine-tuning", total=settings.steps, completed=progress.step)
-        for batch in _training_loader(settings, progress.step):
+        for batch in _training_loader(settings, run_dir, progress.step):
             trainer.network.train()
             losses = _step(trainer, batch, progress.step)
             progress.step += 1
@@ -169,7 +183,30 @@ def _forward(network: nn.Module, image: Tensor, precision: str) -> tuple[Tensor,
     return classes, tips
 
 
-def _training_loader(settings: FinetuneSettings, first_step: int) -> DataLoader[Sample]:
+def _draw_pool(settings: FinetuneSettings, run_dir: Path) -> None:
+    """Draw the frames to train on, or what is missing of them after an interrupt."""
+    if settings.pool_frames == 0:
+        return
+    plan = DatasetPlan(settings.seed, settings.pool_frames, settings.simulation)
+    with _bar() as bar:
+        task = bar.add_task("drawing the pool", total=settings.pool_frames)
+        for _ in write_dataset(plan, run_dir / POOL, max(settings.workers, 1)):
+            bar.update(task, advance=1)
+
+
+def _training_loader(
+    settings: FinetuneSettings, run_dir: Path, first_step: int
+) -> DataLoader[Sample]:
+    # A forked child can inherit a lock that one of OpenCV's or torch's threads holds.
+    context = "spawn" if settings.workers else None
+    if settings.pool_frames:
+        return DataLoader(
+            PoolStream(run_dir / POOL, settings),
+            batch_sampler=PoolSampler(settings, first_step),
+            num_workers=settings.workers,
+            worker_init_fn=worker_init,
+            multiprocessing_context=context,
+        )
     stream = SimulatorStream(
         settings.seed,
         settings.steps * settings.batch_size,
@@ -184,8 +221,7 @@ def _training_loader(settings: FinetuneSettings, first_step: int) -> DataLoader[
         sampler=remaining,
         num_workers=settings.workers,
         worker_init_fn=worker_init,
-        # A forked child can inherit a lock that one of OpenCV's or torch's threads holds.
-        multiprocessing_context="spawn" if settings.workers else None,
+        multiprocessing_context=context,
     )
 
 

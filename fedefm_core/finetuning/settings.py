@@ -28,11 +28,16 @@ class AugmentationSettings(Settings):
 
 
 class OptimiserSettings(Settings):
-    """AdamW with linear warm-up and a cosine to zero; weights are averaged exponentially."""
+    """AdamW with linear warm-up and a cosine to zero; weights are averaged exponentially.
+
+    restarts: steps at which the rate jumps back to learning_rate and a new cosine begins
+    (Loshchilov and Hutter, 'SGDR', ICLR 2017), the last one ending with the run.
+    """
 
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.02, ge=0)
     warmup_steps: int = Field(200, ge=0)
+    restarts: tuple[int, ...] = ()
     average_decay: float = Field(0.998, ge=0, lt=1)
     max_gradient_norm: float = Field(5.0, gt=0)
 
@@ -60,7 +65,14 @@ class ValidationSettings(Settings):
 
 
 class FinetuneSettings(Settings):
-    """One run. precision: of the forward pass; bf16 halves the time on CPUs that have it."""
+    """One run. precision: of the forward pass; bf16 halves the time on CPUs that have it, and
+    takes ten times as long on others.
+
+    pool_frames: frames drawn before training into RUN/pool, to be used again and again; 0 draws
+    every sample anew. From a pool a sample is a crop of crop pixels that shows an instrument in
+    instrument_share of all cases; every whole_every-th step takes whole_batch_size whole frames,
+    so that the network sees borders and contexts as it will when it is used.
+    """
 
     task: Literal["segmentation"] = "segmentation"
     architecture: Literal["wirenet"] = "wirenet"
@@ -71,6 +83,11 @@ class FinetuneSettings(Settings):
     batch_size: int = Field(8, ge=1)
     workers: int = Field(2, ge=0)
     precision: Literal["fp32", "bf16"] = "bf16"
+    pool_frames: int = Field(0, ge=0)
+    crop: int = Field(256, ge=32, multiple_of=32)
+    instrument_share: float = Field(0.75, ge=0, le=1)
+    whole_every: int = Field(4, ge=1)
+    whole_batch_size: int = Field(4, ge=1)
     save_every_steps: int = Field(100, ge=1)
     optimiser: OptimiserSettings = OptimiserSettings()
     augmentation: AugmentationSettings = AugmentationSettings()

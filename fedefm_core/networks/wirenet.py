@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,10 +20,22 @@ STRIDE = 4  # of the stem and the head
 
 
 class WirenetSettings(Settings):
-    """channels: one entry a level, at strides 4, 8, 16, 32. blocks: residual blocks a level."""
+    """channels, blocks: one entry a level, at strides 4, 8, 16, 32; blocks are residual ones.
+
+    Deep levels are cheap, and see what tells a wire from the edge of a bone: its whole course.
+    """
 
     channels: tuple[int, ...] = (32, 64, 96, 160)
-    blocks: int = 2
+    blocks: tuple[int, ...] = (1, 2, 3, 4)
+
+    @model_validator(mode="after")
+    def _same_levels(self) -> WirenetSettings:
+        if len(self.channels) != len(self.blocks):
+            raise ValueError(
+                f"'channels' and 'blocks' must have an entry for each level "
+                f"(got {len(self.channels)} and {len(self.blocks)})"
+            )
+        return self
 
 
 class ResidualBlock(nn.Module):
@@ -53,7 +66,8 @@ class Wirenet(nn.Module):
         self.stem = nn.Sequential(nn.PixelUnshuffle(STRIDE), _conv_norm(STRIDE**2, channels[0]))
         self.down = nn.ModuleList(_conv_norm(a, b, stride=2) for a, b in pairwise(channels))
         self.encoder = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(c) for _ in range(settings.blocks))) for c in channels
+            nn.Sequential(*(ResidualBlock(c) for _ in range(count)))
+            for c, count in zip(channels, settings.blocks, strict=True)
         )
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(channels))
         self.decoder = nn.ModuleList(ResidualBlock(c) for c in channels[:-1])
@@ -70,7 +84,7 @@ class Wirenet(nn.Module):
     def cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As forward, with the class logits still in their cells: (B, 3 * 16, H/4, W/4).
 
-        An exported graph picks the winning class here, where that is cheap.
+        An exported graph decides on the label here, where that is cheap.
         """
         x = self.encoder[0](self.stem(x))
         skips = [x]
@@ -82,6 +96,19 @@ class Wirenet(nn.Module):
         ):
             x = decoder(skip + functional.interpolate(up(x), scale_factor=2.0))
         return self.class_head(x), self.tip_head(x)
+
+
+def decide(background: Tensor, catheter: Tensor, guidewire: Tensor) -> tuple[Tensor, Tensor]:
+    """Label and its probability of logits, all of one shape; the label as float 0, 1 or 2.
+
+    First whether there is an instrument, then which: one that could be either is still seen.
+    The probability is that of 'an instrument' or 'none', as the label says.
+    """
+    largest = torch.maximum(torch.maximum(background, catheter), guidewire)
+    none = torch.exp(background - largest)
+    instrument = torch.exp(catheter - largest) + torch.exp(guidewire - largest)
+    label = (instrument > none).float() * (1.0 + (guidewire > catheter).float())
+    return label, torch.maximum(instrument, none) / (instrument + none)
 
 
 def _conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

@@ -230,7 +230,7 @@ def _instrument(
 
 
 def _mean_probability(line: FloatArray, probability: npt.NDArray[np.uint8]) -> float:
-    """Mean over the line of the winning class's probability, 0 to 1."""
+    """Mean over the line of the probability that the label map's choice is right, 0 to 1."""
     height, width = probability.shape
     x = np.clip(np.rint(line[:, 0]).astype(int), 0, width - 1)
     y = np.clip(np.rint(line[:, 1]).astype(int), 0, height - 1)

@@ -13,8 +13,16 @@ import numpy.typing as npt
 from fedefm_core.errors import SimulationError
 from fedefm_core.frames.frame import Frame, Spacing
 from fedefm_core.simulation.anatomy import background
+from fedefm_core.simulation.backgrounds import UNKNOWN, random_picture, random_projection
 from fedefm_core.simulation.console import add_console, exposed_field
-from fedefm_core.simulation.detector import Detector, display, expose, quantise, random_detector
+from fedefm_core.simulation.detector import (
+    Detector,
+    blur,
+    display,
+    expose,
+    quantise,
+    random_detector,
+)
 from fedefm_core.simulation.drawing import Mask
 from fedefm_core.simulation.instruments import (
     Design,
@@ -23,7 +31,7 @@ from fedefm_core.simulation.instruments import (
     random_designs,
     truth_of,
 )
-from fedefm_core.simulation.settings import SimulationSettings
+from fedefm_core.simulation.settings import BackgroundSettings, SimulationSettings
 from fedefm_core.simulation.truth import KINDS, SimulatedFrame
 
 Rng = np.random.Generator
@@ -35,8 +43,29 @@ _BREATHING_MARGIN = 16  # pixels of a 512-pixel image that the anatomy may move
 
 
 @dataclass(frozen=True)
+class Photograph:
+    """A real X-ray picture that takes the place of anatomy and detector.
+
+    grey: (H, W) in 0..1. known: (H, W) True where no unlabelled instrument can be.
+    gain: grey levels lost per unit of attenuation, relative to the grey level (Beer-Lambert on a
+    linear display) by share linear, absolute (logarithmic display) by the rest.
+    """
+
+    grey: Image
+    known: Mask
+    gain: float
+    linear: float
+    blur_px: float
+    noise: float
+
+
+@dataclass(frozen=True)
 class Scene:
-    """Everything about one view that does not change from frame to frame."""
+    """Everything about one view that does not change from frame to frame.
+
+    photograph: replaces anatomy and detector. has_instruments: False for views that teach what
+    is no instrument.
+    """
 
     kind: str
     size: int
@@ -46,6 +75,8 @@ class Scene:
     field: Image | None
     detector: Detector
     console_seed: int
+    photograph: Photograph | None = None
+    has_instruments: bool = True
 
     @property
     def scale(self) -> float:
@@ -74,7 +105,8 @@ def simulate_frame(
     settings = settings or SimulationSettings()
     rng = np.random.default_rng([seed, index])
     scene = random_scene(rng, settings, kind)
-    designs = random_designs(rng, settings.size, scene.scale, settings.empty_fraction)
+    empty_fraction = settings.empty_fraction if scene.has_instruments else 1.0
+    designs = random_designs(rng, settings.size, scene.scale, empty_fraction)
     return render(scene, designs, rng, index=index, source=f"simulation seed {seed}")
 
 
@@ -139,22 +171,76 @@ def insertion_frame(insertion: Insertion, index: int) -> SimulatedFrame:
 
 
 def random_scene(rng: Rng, settings: SimulationSettings, kind: str | None) -> Scene:
-    """Draw anatomy, detector and console of a view."""
-    if kind is None:
-        kind = _draw_kind(rng, settings)
-    if kind not in KINDS:
+    """Draw anatomy, detector and console of a view; or a real image, by its share of all."""
+    if kind is not None and kind not in KINDS:
         raise SimulationError(f"'kind' must be one of {', '.join(KINDS)} (got '{kind}')")
+    real = _draw_background(rng, settings, kind)
+    if kind is None:
+        kind = real.kind if real else _draw_kind(rng, settings)
+    scene = _procedural_scene(rng, settings, kind, real)
+    if real is None or real.medium == "volume":
+        return scene
+    grey, known = random_picture(rng, real, settings.size)
+    photograph = Photograph(
+        grey=_regraded(rng, grey),
+        known=known,
+        gain=float(rng.uniform(0.25, 0.8)),
+        linear=float(rng.uniform(0.3, 1.0)),
+        blur_px=float(rng.uniform(0.4, 1.2)),
+        noise=float(rng.choice([0.0, rng.uniform(0.0, 0.03)])),
+    )
+    return replace(scene, photograph=photograph, field=None, has_instruments=real.instruments)
+
+
+def _procedural_scene(
+    rng: Rng, settings: SimulationSettings, kind: str, real: BackgroundSettings | None
+) -> Scene:
+    """A scene of procedural anatomy, or of a projected volume."""
     size, scale = settings.size, settings.size / 512
     padded = size + 2 * round(_BREATHING_MARGIN * scale)
+    if real is not None and real.medium == "picture":
+        anatomy = np.zeros((padded, padded), np.float32)
+    elif real is not None:
+        anatomy = random_projection(rng, real, padded)
+    else:
+        anatomy = background(rng, kind, padded, scale)
     return Scene(
         kind=kind,
         size=size,
         bit_depth=settings.bit_depth,
         inverted=bool(rng.random() < settings.inverted_fraction),
-        anatomy=background(rng, kind, padded, scale),
+        anatomy=anatomy,
         field=exposed_field(rng, kind, size),
         detector=random_detector(rng, kind),
         console_seed=int(rng.integers(2**31)),
+        has_instruments=real is None or real.instruments,
+    )
+
+
+def _draw_background(
+    rng: Rng, settings: SimulationSettings, kind: str | None
+) -> BackgroundSettings | None:
+    """One of the real sources by its share, or None; of the named kind only, if one is named."""
+    if not settings.backgrounds:
+        return None
+    drawn = rng.random()
+    for source in settings.backgrounds:
+        drawn -= source.share
+        if drawn < 0:
+            return source if kind in (None, source.kind) else None
+    return None
+
+
+def _regraded(rng: Rng, grey: Image) -> Image:
+    """(H, W) in 0..1 with another window and gamma, as another console would show it."""
+    low, high = np.percentile(grey[::4, ::4], (1.0, 99.0))
+    span = max(float(high - low), 0.1)
+    bottom, top = rng.uniform(0.0, 0.3), rng.uniform(0.6, 1.0)
+    picture = (grey - np.float32(low)) * np.float32((top - bottom) / span) + np.float32(bottom)
+    if rng.random() < 0.3:
+        picture = grey
+    return np.asarray(
+        cv2.pow(np.clip(picture, 0.0, 1.0), float(np.exp(rng.normal(0, 0.25)))), np.float32
     )
 
 
@@ -162,10 +248,10 @@ def render(
     scene: Scene, designs: Sequence[Design], rng: Rng, index: int = 0, source: str = ""
 ) -> SimulatedFrame:
     """Expose the scene with the instruments in it; rng draws the noise."""
-    margin = (len(scene.anatomy) - scene.size) // 2
-    attenuation = scene.anatomy[margin : margin + scene.size, margin : margin + scene.size].copy()
-    draw_instruments(attenuation, designs)
-    picture = display(expose(attenuation, scene.detector, rng), scene.detector, scene.field)
+    if scene.photograph is not None:
+        picture = _composed(scene.photograph, designs, rng)
+    else:
+        picture = _exposed(scene, designs, rng)
     if scene.inverted:
         picture = 1.0 - picture
     if scene.field is not None:
@@ -174,6 +260,8 @@ def render(
     pixels = add_console(quantise(picture, scene.bit_depth), scene.kind, console_rng)
     labels = label_instruments(designs, scene.size, scene.scale)
     labels[~scene.seen] = 0
+    if scene.photograph is not None:
+        labels[~scene.photograph.known & (labels == 0)] = UNKNOWN
     spacing = Spacing(imager_pixel_spacing_mm=(0.3 / scene.scale, 0.3 / scene.scale))
     return SimulatedFrame(
         frame=Frame(pixels=pixels, spacing=spacing, source=source, index=index),
@@ -181,6 +269,29 @@ def render(
         instruments=tuple(truth for design in designs for truth in truth_of(design, scene.seen)),
         kind=scene.kind,
     )
+
+
+def _exposed(scene: Scene, designs: Sequence[Design], rng: Rng) -> Image:
+    """Picture in 0..1 of the anatomy with the instruments in it."""
+    margin = (len(scene.anatomy) - scene.size) // 2
+    attenuation = scene.anatomy[margin : margin + scene.size, margin : margin + scene.size].copy()
+    draw_instruments(attenuation, designs)
+    return display(expose(attenuation, scene.detector, rng), scene.detector, scene.field)
+
+
+def _composed(photograph: Photograph, designs: Sequence[Design], rng: Rng) -> Image:
+    """Picture in 0..1: the real one, darker where the instruments are."""
+    attenuation = np.zeros_like(photograph.grey)
+    draw_instruments(attenuation, designs)
+    attenuation = blur(attenuation, photograph.blur_px) * np.float32(photograph.gain)
+    grey = photograph.grey
+    linear = grey * cv2.exp(-attenuation)
+    logarithmic = grey - np.float32(0.5) * attenuation * (grey > 0.03)
+    picture = photograph.linear * linear + (1 - photograph.linear) * logarithmic
+    if photograph.noise > 0:
+        noise = np.asarray(rng.standard_normal(grey.shape, dtype=np.float32))
+        picture = picture + blur(noise, 0.6) * np.float32(photograph.noise)
+    return np.asarray(np.clip(picture, 0.0, 1.0), np.float32)
 
 
 def _draw_kind(rng: Rng, settings: SimulationSettings) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -12,10 +13,34 @@ from fedefm_core.config import Settings
 Kind = Literal["human", "animal", "phantom", "simulation"]
 
 
+class BackgroundSettings(Settings):
+    """Real images that take the place of procedural anatomy in a share of the frames.
+
+    path: a file or folder that any reader takes. pattern: of the files of a folder that are used.
+    share: of all frames. kind: what the frames count as. medium: 'picture' for X-ray pictures,
+    'volume' for CT in Hounsfield units, which is projected from views angles.
+    polygons: folder of NAME.txt with a polygon a line, 'class x1 y1 x2 y2 ...' in fractions of the
+    image: what they enclose is known to be no instrument. unlabelled_instruments: the pictures may
+    show instruments that nobody marked: dark lines outside the polygons then get the label 255.
+    instruments: whether simulated instruments are drawn on them; without, they teach what is none.
+    """
+
+    path: Path
+    pattern: str = "*"
+    share: float = Field(default=0.1, gt=0.0, le=1.0)
+    kind: Kind = "human"
+    medium: Literal["picture", "volume"] = "picture"
+    views: int = Field(default=24, ge=1, le=256)
+    polygons: Path | None = None
+    unlabelled_instruments: bool = True
+    instruments: bool = True
+
+
 class SimulationSettings(Settings):
     """size: image side in pixels. bit_depth: of the detector. kind_weights: how often each kind
     is drawn when none is named. inverted_fraction: images shown with white instruments.
-    empty_fraction: images without any instrument."""
+    empty_fraction: images without any instrument. backgrounds: real images to draw on; their
+    shares leave the rest of the frames to procedural anatomy."""
 
     size: int = Field(default=512, ge=64, le=2048)
     bit_depth: Literal[8, 12, 16] = 8
@@ -24,3 +49,4 @@ class SimulationSettings(Settings):
     )
     inverted_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
     empty_fraction: float = Field(default=0.06, ge=0.0, le=1.0)
+    backgrounds: tuple[BackgroundSettings, ...] = ()
