@@ -27,6 +27,14 @@ def wire_tips(frame):
     return [t.tip_px for t in frame.instruments if t.kind == "guidewire" and t.tip_px is not None]
 
 
+def track(frames, start):
+    """The tip nearest to the one before, from frame to frame."""
+    points = [start]
+    for frame in frames[1:]:
+        points.append(min(wire_tips(frame), key=lambda tip: np.hypot(*(tip - points[-1]))))
+    return points
+
+
 def test_frames_are_stamped_and_numbered_at_the_rate(frames):
     assert [frame.frame.stamp_ns for frame in frames] == [round(i * 1e9 / 15) for i in range(60)]
     assert [frame.frame.index for frame in frames] == list(range(60))
@@ -34,10 +42,11 @@ def test_frames_are_stamped_and_numbered_at_the_rate(frames):
 
 
 def test_the_tip_is_in_the_view_all_the_time_and_moves_coherently(frames):
-    tracks = [wire_tips(frame)[-1] for frame in frames]
-    steps = [np.hypot(*(after - before)) for before, after in pairwise(tracks)]
-    assert max(steps) < 256 * 1.7 * 0.45 / 0.35 / 59  # the longest path at its fastest
-    assert np.hypot(*np.ptp(tracks, axis=0)) > 10
+    tracks = [track(frames, start) for start in wire_tips(frames[0])]
+    longest = [max(np.hypot(*(b - a)) for a, b in pairwise(points)) for points in tracks]
+    steady = tracks[int(np.argmin(longest))]  # other wires may leave the view
+    assert min(longest) < 256 * 2.0 * 0.45 / 0.35 / 59  # the longest path at its fastest
+    assert np.hypot(*np.ptp(steady, axis=0)) > 10
 
 
 def test_the_wire_advances_rests_retracts_and_advances(frames):

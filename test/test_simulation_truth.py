@@ -18,6 +18,7 @@ from fedefm_core.frames import to_grey8
 from fedefm_core.perception.types import CATHETER, GUIDEWIRE
 from fedefm_core.simulation import KINDS, SimulationSettings, simulate_frame
 from fedefm_core.simulation.instruments import Design, label_instruments, random_pair, truth_of
+from fedefm_core.simulation.profiles import Rod
 from fedefm_core.simulation.scene import Scene, random_scene, render
 
 SMALL = SimulationSettings(size=256)
@@ -29,8 +30,11 @@ def straight(kind="guidewire", start=(-5.0, 64.0), angle=0.0, length=80.0, **cha
     """An instrument along a straight line."""
     along = np.arange(0.0, 400.0)
     path = np.asarray(start) + np.outer(along, (np.cos(angle), np.sin(angle)))
-    values = {"width": 2.0, "layers": [(2.0, 0.5)], "tip_layers": [(2.0, 0.5)], "tip_length": 0.0}
-    return Design(kind=kind, path=path, end=length, **{**values, **changes})
+    width = changes.pop("width", 2.0)
+    rods = (Rod(width, 1.0),)
+    return Design(
+        kind=kind, path=path, end=length, width=width, strength=0.5, rods=rods, **changes
+    )
 
 
 def everywhere(size=128):

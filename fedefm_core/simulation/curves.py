@@ -21,11 +21,14 @@ def smooth_noise(rng: np.random.Generator, count: int, correlation: float) -> Cu
 
 
 def integrate_heading(
-    start: npt.ArrayLike, heading_rad: float, curvature: npt.NDArray[np.float64]
+    start: npt.ArrayLike,
+    heading_rad: float,
+    curvature: npt.NDArray[np.float64],
+    step: float = 1.0,
 ) -> Curve:
-    """Walk one pixel a step from start; curvature[i] is the turn in radians at step i."""
+    """Walk step pixels at a time from start; curvature[i] is the turn in radians at step i."""
     theta = heading_rad + np.concatenate([[0.0], np.cumsum(curvature)])
-    steps = np.stack([np.cos(theta), np.sin(theta)], axis=1)
+    steps = step * np.stack([np.cos(theta), np.sin(theta)], axis=1)
     points: Curve = np.concatenate([[np.zeros(2)], np.cumsum(steps, axis=0)])
     return points + np.asarray(start, dtype=np.float64)
 
@@ -47,6 +50,13 @@ def arc_length(curve: Curve) -> npt.NDArray[np.float64]:
     """(N,) distance along the curve from its first point."""
     steps = np.hypot(*np.diff(curve, axis=0).T)
     return np.concatenate([[0.0], np.cumsum(steps)])
+
+
+def resample(curve: Curve, spacing: float) -> Curve:
+    """Points evenly spread along the curve, at most spacing apart, both ends kept."""
+    length = arc_length(curve)
+    places = np.linspace(0.0, length[-1], max(int(np.ceil(length[-1] / spacing)), 1) + 1)
+    return np.stack([np.interp(places, length, axis) for axis in curve.T], axis=1)
 
 
 def cut(curve: Curve, begin: float, end: float) -> Curve:

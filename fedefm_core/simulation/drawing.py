@@ -1,121 +1,121 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Curves to pixels with sub-pixel truth: drawn at a multiple of the resolution, then averaged."""
+"""Curves to pixels with sub-pixel truth, at a cost that grows with the curve and not the image.
+
+A rod's shadow is the sum of discs along its axis: the line integral across a disc of even density
+is its chord, 2 sqrt(R^2 - d^2), which is the thickness of a cylinder at distance d from its axis.
+So rods need no supersampling, and where they cross themselves their attenuation adds up, as it
+does in the beam.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fedefm_core.simulation.curves import Curve, arc_length, cut
+from fedefm_core.simulation.curves import Curve
 
+Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-Layer = tuple[float, float]
-Part = tuple[Curve, Sequence[Layer]]
-SUPERSAMPLING = 4
-_SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
+_EDGE = 0.5  # pixels over which a disc's edge goes from full to half: the detector element's own
+_SAMPLES = 4  # a pixel and direction, of a band
 
 
-def draw_profile(image: Image, curve: Curve, layers: Sequence[Layer]) -> None:
-    """Add a ribbon along curve to image, in place: the one-part case of draw_parts."""
-    draw_parts(image, [(curve, layers)])
+def draw_rod(image: Image, points: Curve, widths: Array, strengths: Array, step: float) -> None:
+    """Add the shadow of a round rod to image, in place.
 
-
-def draw_parts(image: Image, parts: Sequence[Part]) -> None:
-    """Add one ribbon made of parts to image, in place, over its bounding box only.
-
-    parts: curves, each with its layers: (width in pixels, value >= 0), widest first. A narrower
-    layer replaces the wider ones under it, so that a cross-section is a staircase from the edge
-    to the axis; where parts meet, their caps replace each other and never add up. Ends are
-    round and reach half the layer's width beyond the curve's ends.
+    points: (N, 2) on its axis, step pixels apart. widths: (N,) pixels. strengths: (N,)
+    attenuation on the axis, of any sign. The rod ends half a width beyond the end points.
     """
-    parts = [(curve, layers) for curve, layers in parts if len(curve)]
-    if not parts:
+    near = _near_image(points, float(widths.max(initial=0.0)) / 2 + 1, image.shape)
+    points, widths, strengths = points[near], widths[near], strengths[near]
+    if not len(points):
         return
-    widest = max(width for _, layers in parts for width, _ in layers)
-    box = _bounding_box(np.concatenate([curve for curve, _ in parts]), widest, image.shape)
-    if box is None:
-        return
-    peak = max(value for _, layers in parts for _, value in layers) or 1.0
-    canvas = _canvas(box)
-    below = [0.0] * len(parts)
-    for depth in range(max(len(layers) for _, layers in parts)):
-        for index, (curve, layers) in enumerate(parts):
-            if depth < len(layers):
-                width, value = layers[depth]
-                _polyline(canvas, curve, box, width, 255 * value / peak, below[index])
-                below[index] = 255 * value / peak
-    y0, y1, x0, x1 = box
-    image[y0:y1, x0:x1] += _shrink(canvas) * np.float32(peak / 255)
+    radii = widths / 2
+    drawn = np.maximum(radii, _EDGE)
+    index, distance, corner, size = _patches(points, float(drawn.max()) + _EDGE)
+    cover = np.clip(drawn.astype(np.float32)[:, None, None] + _EDGE - np.sqrt(distance), 0, 1)
+    # Its pixels make up the mass of the exact disc, wherever between pixels it lies.
+    mass = strengths / np.maximum(widths, 1e-6) * step * np.pi * radii**2
+    cover *= (mass / cover.sum(axis=(1, 2))).astype(np.float32)[:, None, None]
+    total = np.bincount(index.ravel(), cover.ravel(), minlength=size[0] * size[1])
+    _add(image, total.reshape(size).astype(np.float32), corner)
 
 
-def outline(curve: Curve, width: float, shape: tuple[int, ...]) -> Mask:
-    """(H, W) bool: pixels at least half covered by the ribbon of that width, whose round ends
-    touch the ends of the curve."""
+def draw_band(
+    image: Image, center: Array, heading_rad: float, length: float, width: float, strength: float
+) -> None:
+    """Add a short cylinder with flat ends to image, in place: a marker band or an electrode.
+
+    strength: attenuation on its axis.
+    """
+    reach = int(np.ceil(np.hypot(length, width) / 2 + 1))
+    x0, y0 = np.round(center).astype(int) - reach
+    fine = (np.arange((2 * reach + 1) * _SAMPLES) + 0.5) / _SAMPLES - 0.5
+    xs, ys = fine + x0 - center[0], fine[:, None] + y0 - center[1]
+    along = xs * np.cos(heading_rad) + ys * np.sin(heading_rad)
+    across = ys * np.cos(heading_rad) - xs * np.sin(heading_rad)
+    thickness = np.sqrt(np.maximum(1 - (across * 2 / width) ** 2, 0)) * (abs(along) < length / 2)
+    pixels = thickness.reshape(2 * reach + 1, _SAMPLES, -1, _SAMPLES).mean(axis=(1, 3))
+    _add(image, (strength * pixels).astype(np.float32), (int(x0), int(y0)))
+
+
+def outline(points: Curve, widths: Array, shape: tuple[int, ...]) -> Mask:
+    """(H, W) bool: pixels at least half covered by a rod through points, a pixel apart or less.
+
+    A straight edge that covers half of a pixel passes through its centre, so these are the
+    pixels whose centres lie in the rod.
+    """
     mask = np.zeros(shape[:2], dtype=bool)
-    core = shorten(curve, width / 2)
-    box = _bounding_box(core, width, shape)
-    if box is not None:
-        canvas = _canvas(box)
-        _polyline(canvas, core, box, width, 255)
-        y0, y1, x0, x1 = box
-        mask[y0:y1, x0:x1] = _shrink(canvas) >= 127.5
+    near = _near_image(points, float(widths.max(initial=0.0)) / 2, shape)
+    points, radii = points[near], widths[near] / 2
+    if len(points):
+        index, distance, corner, size = _patches(points, float(radii.max()))
+        inside = distance <= (radii.astype(np.float32) ** 2)[:, None, None]
+        patch = np.zeros(size[0] * size[1], dtype=bool)
+        patch[index[inside]] = True
+        rows, columns, own = _overlap(mask.shape, size, corner)
+        mask[rows, columns] = patch.reshape(size)[own]
     return mask
 
 
-def shorten(curve: Curve, amount: float, begin: bool = False) -> Curve:
-    """Take amount off the end (and the beginning) so that a round cap ends where the curve did."""
-    total = float(arc_length(curve)[-1]) if len(curve) > 1 else 0.0
-    first = amount if begin else 0.0
-    if total - amount - first <= 0.1:
-        return curve[-1:] if len(curve) else curve
-    return cut(curve, first, total - amount)
+def _near_image(points: Curve, reach: float, shape: tuple[int, ...]) -> Mask:
+    limits = np.array([shape[1], shape[0]]) - 1 + reach
+    return np.asarray(np.all((points >= -reach) & (points <= limits), axis=1))
 
 
-def _bounding_box(
-    curve: Curve, width: float, shape: tuple[int, ...]
-) -> tuple[int, int, int, int] | None:
-    if len(curve) == 0:
-        return None
-    margin = width / 2 + 2
-    x0, y0 = np.maximum(np.floor(curve.min(axis=0) - margin), 0).astype(int)
-    x1, y1 = np.ceil(curve.max(axis=0) + margin).astype(int)
-    x1, y1 = min(x1, shape[1]), min(y1, shape[0])
-    return (y0, y1, x0, x1) if x1 > x0 and y1 > y0 else None
-
-
-def _canvas(box: tuple[int, int, int, int]) -> npt.NDArray[np.uint8]:
-    y0, y1, x0, x1 = box
-    return np.zeros(((y1 - y0) * SUPERSAMPLING, (x1 - x0) * SUPERSAMPLING), np.uint8)
-
-
-def _polyline(
-    canvas: npt.NDArray[np.uint8],
-    curve: Curve,
-    box: tuple[int, int, int, int],
-    width: float,
-    value: float,
-    below: float = 0.0,
-) -> None:
-    """Draw a ribbon of exactly that mean width on a canvas that holds below under it.
-
-    OpenCV draws a line of even thickness t as t + 1 samples, and of 1 as one: only odd numbers
-    of samples exist. The next wider one, drawn paler first, makes up for what is between.
+def _patches(
+    points: Curve, reach: float
+) -> tuple[npt.NDArray[np.int64], Image, tuple[int, int], tuple[int, int]]:
+    """The square of pixels around each point: their flat indices in a window of the image's
+    plane and squared distances to the point, (N, rows, columns) both; and the window's corner
+    (x, y) and size (rows, columns).
     """
-    y0, _, x0, _ = box
-    fine = (curve - (x0, y0) + 0.5) * SUPERSAMPLING - 0.5
-    points = np.round(fine * (1 << _SHIFT)).astype(np.int32)
-    if len(points) == 1:
-        points = np.repeat(points, 2, axis=0)
-    pairs, rest = divmod(max(width * SUPERSAMPLING - 1, 0.0), 2)
-    for thickness, share in ((2 * int(pairs) + 2, rest / 2), (max(2 * int(pairs), 1), 1.0)):
-        level = round(below + share * (value - below))
-        cv2.polylines(canvas, [points], False, level, thickness, cv2.LINE_8, _SHIFT)
+    half = int(np.ceil(reach))
+    offsets = np.arange(2 * half)
+    first = np.floor(points).astype(np.int64) - half + 1
+    corner = first.min(axis=0)
+    columns, rows = first.max(axis=0) - corner + len(offsets)
+    fraction = (first - points).astype(np.float32)
+    dx2 = (fraction[:, 0, None] + offsets.astype(np.float32)) ** 2
+    dy2 = (fraction[:, 1, None] + offsets.astype(np.float32)) ** 2
+    start = (first[:, 1] - corner[1]) * columns + first[:, 0] - corner[0]
+    index = start[:, None, None] + offsets[:, None] * columns + offsets
+    window = int(rows), int(columns)
+    return index, dy2[:, :, None] + dx2[:, None, :], (int(corner[0]), int(corner[1])), window
 
 
-def _shrink(canvas: npt.NDArray[np.uint8]) -> Image:
-    size = (canvas.shape[1] // SUPERSAMPLING, canvas.shape[0] // SUPERSAMPLING)
-    return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+def _add(image: Image, patch: Image, corner: tuple[int, int]) -> None:
+    rows, columns, own = _overlap(image.shape, patch.shape, corner)
+    image[rows, columns] += patch[own]
+
+
+def _overlap(
+    shape: tuple[int, ...], size: tuple[int, ...], corner: tuple[int, int]
+) -> tuple[slice, slice, tuple[slice, slice]]:
+    """Where a window at corner (x, y) meets the image: in the image, and in the window."""
+    x0, y0 = max(corner[0], 0), max(corner[1], 0)
+    x1 = max(min(corner[0] + size[1], shape[1]), x0)
+    y1 = max(min(corner[1] + size[0], shape[0]), y0)
+    own = slice(y0 - corner[1], y1 - corner[1]), slice(x0 - corner[0], x1 - corner[0])
+    return slice(y0, y1), slice(x0, x1), own

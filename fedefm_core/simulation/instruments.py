@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guidewires and catheters: shapes, attenuation profiles, outlines and truth.
+"""Guidewires and catheters: which of them are in the beam, how they are drawn, their truth.
 
-Sizes follow the products: guidewires of 0.36 to 0.89 mm with a denser coil at the tip, catheters
-of 4.5 to 8.4 French (1.5 to 2.8 mm) with a wall that is denser than the lumen. Pixel pitches of
-0.25 to 0.36 mm at the patient make that 1 to 3.6 and 4 to 11 pixels of a 512-pixel image.
+Sizes follow the products: guidewires of 0.36 to 0.97 mm, catheters of 3 to 12 French (1 to 4 mm).
+Pixel pitches of 0.14 to 0.4 mm at the patient make that 1 to 6.5 and 2.5 to 14 pixels of a
+512-pixel image.
 """
 
 from __future__ import annotations
@@ -15,220 +15,263 @@ import numpy as np
 import numpy.typing as npt
 
 from fedefm_core.perception.types import CATHETER, GUIDEWIRE
-from fedefm_core.simulation.anatomy import border_entry
 from fedefm_core.simulation.curves import (
     Curve,
     arc_length,
     cut,
     heading_at_end,
-    integrate_heading,
-    smooth_noise,
+    resample,
     visible_stretches,
 )
-from fedefm_core.simulation.drawing import Mask, draw_parts, draw_profile, outline, shorten
+from fedefm_core.simulation.drawing import Array, Mask, draw_band, draw_rod, outline
+from fedefm_core.simulation.profiles import (
+    Band,
+    Profile,
+    Rod,
+    catheter_profile,
+    electrode_profile,
+    guidewire_profile,
+    random_pitch,
+)
+from fedefm_core.simulation.shapes import (
+    beside,
+    catheter_tip,
+    guidewire_tip,
+    normals,
+    place,
+    straight,
+    trunk,
+    wandering,
+)
 from fedefm_core.simulation.truth import InstrumentTruth
 
 Rng = np.random.Generator
-Layers = list[tuple[float, float]]
 MIN_LABEL_WIDTH = 3.0  # pixels at 512 x 512: thinner wires would vanish in metrics and training
 
 
 @dataclass(frozen=True)
 class Design:
-    """One physical instrument, straight from the shelf.
+    """One physical instrument in its place.
 
-    path: its axis from outside the image to the far end of travel. begin, end: arc lengths of
-    the part that exists; for a guidewire in a catheter, hidden_until is where the catheter's
-    mouth frees it. layers: (width px, attenuation) of the shaft; tip_layers over the last
-    tip_length px. bands: arc lengths before the tip of marker bands, with their length.
+    path: its axis from outside the image (seldom from inside) to the far end of travel, points at
+    most a pixel apart. end: arc length of its tip; hidden_until: where the mouth of its catheter
+    frees it. width: of the shaft, pixels. strength: attenuation on the shaft's axis that
+    those of rods and bands are relative to. taper: (length px, width at the tip over that of
+    the shaft).
     """
 
     kind: str
     path: Curve
     end: float
     width: float
-    layers: Layers
-    tip_layers: Layers
-    tip_length: float
+    strength: float
+    rods: tuple[Rod, ...]
+    bands: tuple[Band, ...] = ()
+    taper: tuple[float, float] = (0.0, 1.0)
     hidden_until: float = 0.0
-    bands: tuple[tuple[float, float], ...] = ()
 
 
 def random_designs(rng: Rng, size: int, scale: float, empty_fraction: float) -> list[Design]:
     """A random set of instruments; guidewires come after the catheters that they lie on."""
     if rng.random() < empty_fraction:
         return []
-    pitch_mm = rng.uniform(0.25, 0.36) / scale
-    choice = rng.choice(5, p=(0.27, 0.23, 0.27, 0.15, 0.08))
-    if choice == 0:
-        return [random_guidewire(rng, size, scale, pitch_mm)]
-    if choice == 1:
-        return [random_catheter(rng, size, scale, pitch_mm)]
-    if choice == 2:
-        return list(random_pair(rng, size, scale, pitch_mm))
-    catheter = random_catheter(rng, size, scale, pitch_mm)
-    if choice == 3:
-        return [catheter, random_guidewire(rng, size, scale, pitch_mm)]
-    return [*random_pair(rng, size, scale, pitch_mm), catheter][::-1]
+    pitch_mm = random_pitch(rng)
+    kit = _KITS[int(rng.choice(len(_KITS), p=_KIT_CHANCES))]
+    designs: list[Design] = []
+    for name in kit:
+        designs += _MAKERS[name](rng, size, scale, pitch_mm)
+    if rng.random() < 0.08:
+        designs.append(_companion(rng, designs[-1], scale, pitch_mm))
+    return designs
 
 
 def random_guidewire(rng: Rng, size: int, scale: float, pitch_mm: float) -> Design:
-    """A guidewire of its own, from a border."""
-    path = _random_path(rng, size, scale, _guidewire_tip(rng, scale))
-    return _guidewire(rng, path, float(arc_length(path)[-1]), 0.0, pitch_mm, scale)
+    """A guidewire of its own."""
+    turns = np.concatenate([trunk(rng, "guidewire"), guidewire_tip(rng, pitch_mm)])
+    path = place(rng, turns, size, scale)
+    return _design("guidewire", path, guidewire_profile(rng, scale, pitch_mm))
 
 
 def random_catheter(rng: Rng, size: int, scale: float, pitch_mm: float) -> Design:
-    """A catheter of its own, from a border, with a shaped tip."""
-    path = _random_path(rng, size, scale, _catheter_tip(rng, scale))
-    return _catheter(rng, path, float(arc_length(path)[-1]), pitch_mm, scale)
+    """A catheter of its own, with a shaped tip."""
+    turns = np.concatenate([trunk(rng, "catheter"), catheter_tip(rng, pitch_mm)])
+    path = place(rng, turns, size, scale)
+    return _design("catheter", path, catheter_profile(rng, scale, pitch_mm))
 
 
 def random_pair(rng: Rng, size: int, scale: float, pitch_mm: float) -> tuple[Design, Design]:
     """A catheter with a guidewire that leaves its mouth."""
-    path = _random_path(rng, size, scale, _guidewire_tip(rng, scale))
+    path, mouth = _shared_path(rng, size, scale, pitch_mm)
+    catheter = catheter_profile(rng, scale, pitch_mm)
+    # The wire fits through the lumen.
+    wire = guidewire_profile(rng, scale, max(pitch_mm, 0.6 * 0.89 * scale / catheter.width))
+    return (
+        _design("catheter", path, catheter, end=mouth),
+        _design("guidewire", path, wire, hidden_until=mouth),
+    )
+
+
+def random_coaxial(rng: Rng, size: int, scale: float, pitch_mm: float) -> list[Design]:
+    """A catheter that leaves a sheath or guide, mostly with a guidewire that leaves it."""
+    path, mouth = _shared_path(rng, size, scale, pitch_mm)
+    inner = catheter_profile(rng, scale, pitch_mm)
+    outer = catheter_profile(rng, scale, pitch_mm, least=1.35 * inner.width / scale)
+    sheath = _design("catheter", path, outer, end=mouth * rng.uniform(0.25, 0.9))
+    if rng.random() < 0.3:
+        return [sheath, _design("catheter", path, inner)]
+    wire = guidewire_profile(rng, scale, max(pitch_mm, 0.6 * 0.89 * scale / inner.width))
+    return [
+        sheath,
+        _design("catheter", path, inner, end=mouth),
+        _design("guidewire", path, wire, hidden_until=mouth),
+    ]
+
+
+def random_electrode_catheter(rng: Rng, size: int, scale: float, pitch_mm: float) -> Design:
+    """An electrophysiology catheter."""
+    shape = (straight(1), wandering(rng, rng.uniform(10, 60) / pitch_mm, 60, 30))
+    turns = np.concatenate([trunk(rng, "catheter"), shape[int(rng.integers(2))]])
+    path = place(rng, turns, size, scale)
+    return _design("catheter", path, electrode_profile(rng, scale, pitch_mm))
+
+
+_MAKERS = {
+    "wire": lambda *how: [random_guidewire(*how)],
+    "catheter": lambda *how: [random_catheter(*how)],
+    "pair": lambda *how: list(random_pair(*how)),
+    "coaxial": random_coaxial,
+    "electrodes": lambda *how: [random_electrode_catheter(*how)],
+}
+_KITS = (
+    ("wire",),
+    ("catheter",),
+    ("pair",),
+    ("coaxial",),
+    ("electrodes",),
+    ("electrodes", "electrodes", "catheter"),
+    ("catheter", "wire"),
+    ("wire", "wire"),
+    ("catheter", "pair"),
+    ("catheter", "catheter", "wire", "wire"),
+)
+_KIT_CHANCES = (0.24, 0.2, 0.19, 0.07, 0.03, 0.02, 0.11, 0.06, 0.05, 0.03)
+
+
+def _shared_path(rng: Rng, size: int, scale: float, pitch_mm: float) -> tuple[Curve, float]:
+    """A path of a wire that has left a catheter, and the arc length of the catheter's mouth."""
+    ahead = trunk(rng, "guidewire")[: int(rng.uniform(20, 800))]
+    ahead = np.concatenate([ahead, guidewire_tip(rng, pitch_mm)])
+    held = 0.6 * catheter_tip(rng, pitch_mm)  # the wire in it straightens it
+    path = place(rng, np.concatenate([trunk(rng, "catheter"), held, ahead]), size, scale)
     total = float(arc_length(path)[-1])
-    mouth = total - rng.uniform(0.1, 0.6) * total - 12 * scale
-    catheter = _catheter(rng, path, mouth, pitch_mm, scale)
-    return catheter, _guidewire(rng, path, total, mouth, pitch_mm, scale)
+    return path, max(total - 0.5 * scale * len(ahead), 0.1 * total)
 
 
-def _random_path(rng: Rng, size: int, scale: float, tip: npt.NDArray[np.float64]) -> Curve:
-    """A smooth path from the border whose tip is, nine times in ten, inside the image."""
-    wanted_inside = rng.random() < 0.9
-    margin = 6 * scale
-    for _ in range(30):
-        start, heading = border_entry(rng, size)
-        length = int(rng.uniform(0.2, 1.5) * size)
-        curvature = smooth_noise(rng, length, rng.uniform(25, 90) * scale)
-        curvature /= np.exp(rng.uniform(np.log(45), np.log(400))) * scale
-        path = integrate_heading(start, heading, np.concatenate([curvature, tip]))
-        inside = np.all((path[4:] > margin) & (path[4:] < size - 1 - margin), axis=1)
-        ends_inside = bool(inside[len(inside) // 3 :].all())
-        if ends_inside == wanted_inside:
-            break
-    return path
+def _companion(rng: Rng, other: Design, scale: float, pitch_mm: float) -> Design:
+    """A guidewire that runs beside another instrument for all or part of its way."""
+    path = beside(rng, other.path, float(rng.uniform(5, 40)) * scale)
+    path = path[: int(rng.uniform(0.4, 1.0) * (len(path) - 1)) + 1]
+    return _design("guidewire", path, guidewire_profile(rng, scale, pitch_mm))
 
 
-def _guidewire_tip(rng: Rng, scale: float) -> npt.NDArray[np.float64]:
-    """Curvature of the last pixels: straight, angled, J or looped."""
-    sign = rng.choice([-1.0, 1.0])
-    shape = rng.choice(4, p=(0.4, 0.3, 0.22, 0.08))
-    turn, radius = (
-        (0.0, 1.0),
-        (rng.uniform(0.3, 1.2), rng.uniform(8, 25)),
-        (rng.uniform(2.2, 3.8), rng.uniform(5, 12)),
-        (rng.uniform(4.5, 7.5), rng.uniform(10, 25)),
-    )[int(shape)]
-    steps = max(1, round(turn * radius * scale))
-    straight = np.zeros(int(rng.uniform(0, 12) * scale))
-    return np.concatenate([np.full(steps, sign * turn / steps), straight])
-
-
-def _catheter_tip(rng: Rng, scale: float) -> npt.NDArray[np.float64]:
-    """Curvature of the last pixels: straight, angled, double-curved or pigtail."""
-    sign = rng.choice([-1.0, 1.0])
-    shape = int(rng.choice(4, p=(0.35, 0.3, 0.2, 0.15)))
-    if shape == 0:
-        return np.zeros(1)
-    bends = {
-        1: [(rng.uniform(0.4, 1.4), rng.uniform(12, 40))],
-        2: [(rng.uniform(0.8, 1.8), rng.uniform(18, 45)), (-rng.uniform(0.5, 1.6), 18)],
-        3: [(rng.uniform(4.5, 6.8), rng.uniform(11, 20))],
-    }[shape]
-    parts = []
-    for turn, radius in bends:
-        steps = max(2, round(abs(turn) * radius * scale))
-        parts.append(np.full(steps, sign * turn / steps))
-    return np.concatenate(parts)
-
-
-def _guidewire(
-    rng: Rng, path: Curve, end: float, mouth: float, pitch_mm: float, scale: float
+def _design(
+    kind: str, path: Curve, profile: Profile, end: float | None = None, hidden_until: float = 0.0
 ) -> Design:
-    width = max(rng.choice([0.36, 0.46, 0.64, 0.81, 0.89]) / pitch_mm, 1.0)
-    strength = rng.uniform(0.5, 1.1) * (0.25 + 0.75 * min(width / (3 * scale), 1.2))
-    coil = strength * rng.uniform(1.0, 2.2)
     return Design(
-        kind="guidewire",
+        kind=kind,
         path=path,
-        end=end,
-        width=float(width),
-        layers=_rod(width, strength),
-        tip_layers=_rod(width * rng.uniform(0.85, 1.15), coil),
-        tip_length=float(rng.choice([0.0, rng.uniform(15, 110)])) * scale,
-        hidden_until=mouth,
+        end=float(arc_length(path)[-1]) if end is None else end,
+        width=profile.width,
+        strength=profile.strength,
+        rods=profile.rods,
+        bands=profile.bands,
+        taper=profile.taper,
+        hidden_until=hidden_until,
     )
-
-
-def _catheter(rng: Rng, path: Curve, end: float, pitch_mm: float, scale: float) -> Design:
-    width = float(rng.uniform(1.5, 2.8) / pitch_mm)
-    wall = rng.uniform(0.12, 0.3)  # of the outer radius
-    strength = float(np.exp(rng.uniform(np.log(0.2), np.log(0.8))))
-    layers = _tube(width, wall, strength)
-    bands: tuple[tuple[float, float], ...] = ()
-    if rng.random() < 0.35:
-        gap = rng.uniform(8, 40) * scale
-        bands = tuple(
-            (2.0 * scale + i * gap, rng.uniform(3, 7) * scale) for i in range(rng.integers(1, 4))
-        )
-    soft_tip = float(rng.choice([1.0, rng.uniform(0.6, 1.5)]))
-    return Design(
-        kind="catheter",
-        path=path,
-        end=end,
-        width=width,
-        layers=layers,
-        tip_layers=[(w, v * soft_tip) for w, v in layers],
-        tip_length=float(rng.uniform(4, 25)) * scale,
-        bands=bands,
-    )
-
-
-def _rod(width: float, strength: float) -> Layers:
-    """Staircase of a solid cylinder's thickness, strength on the axis."""
-    fractions = (1.0, 0.85, 0.6, 0.3)
-    return [(width * f, strength * float(np.sqrt(1 - (f - 0.08) ** 2))) for f in fractions]
-
-
-def _tube(width: float, wall: float, strength: float) -> Layers:
-    """Staircase of a hollow cylinder's thickness, strength at the inner wall, lumen paler."""
-    inner = 1 - wall
-    layers = []
-    for f in (1.0, 0.97, inner + 0.4 * wall, inner, inner * 0.9, inner * 0.7, inner * 0.35):
-        g = max(f - 0.03, 0.0)
-        outer_part = np.sqrt(max(1 - g * g, 0.0))
-        lumen_part = np.sqrt(max(inner**2 - g * g, 0.0))
-        layers.append((width * f, strength * float(outer_part - lumen_part)))
-    peak = max(v for _, v in layers)
-    return [(w, v * strength / peak) for w, v in layers]
 
 
 def draw_instruments(attenuation: npt.NDArray[np.float32], designs: Sequence[Design]) -> None:
     """Add the instruments' attenuation to the map, in place."""
     for design in designs:
-        axis = shorten(cut(design.path, 0.0, design.end), design.width / 2)
-        tip_at = design.end - design.tip_length
-        shaft = cut(axis, 0.0, tip_at)
-        tip = cut(axis, tip_at, design.end)
-        draw_parts(attenuation, [(shaft, design.layers), (tip, design.tip_layers)])
-        for before_tip, length in design.bands:
-            at = design.end - before_tip - length
-            band = shorten(cut(axis, at, at + length), design.width / 2, begin=True)
-            draw_profile(attenuation, band, [(design.width, 0.9)])
+        for rod in design.rods:
+            _draw_rod(attenuation, design, rod)
+        for band in design.bands:
+            _draw_band(attenuation, design, band)
+
+
+def _draw_band(attenuation: npt.NDArray[np.float32], design: Design, band: Band) -> None:
+    """One band, straight between its ends."""
+    middle, half = design.end - band.center, band.length / 2
+    ends = cut(design.path, middle - half, middle + half)
+    if len(ends):
+        draw_band(
+            attenuation,
+            center=(ends[0] + ends[-1]) / 2,
+            heading_rad=float(np.arctan2(*(ends[-1] - ends[0])[::-1])),
+            length=band.length,
+            width=band.width * float(_narrowing(design, np.array([band.center]))[0]),
+            strength=band.strength * design.strength,
+        )
+
+
+def _draw_rod(attenuation: npt.NDArray[np.float32], design: Design, rod: Rod) -> None:
+    """One rod, whose round end touches the tip if it reaches so far."""
+    cap = rod.width / 2 * float(_narrowing(design, np.zeros(1))[0]) if rod.near <= 0 else 0.0
+    first = rod.width / 2 if _starts_inside(design.path, attenuation.shape) else 0.0
+    begin = max(design.end - rod.far - rod.fade, first)
+    axis = cut(design.path, begin, design.end - max(cap, rod.near - rod.fade))
+    if not len(axis):
+        return
+    length = float(arc_length(axis)[-1])
+    points = resample(axis, float(np.clip(rod.width / 5, 0.35, 1.0)))
+    step = length / max(len(points) - 1, 1)
+    before_tip = design.end - begin - np.linspace(0.0, length, len(points))
+    if rod.wave is not None:
+        amplitude, period, phase = rod.wave
+        wave = amplitude * np.sin(2 * np.pi * before_tip / period + phase)
+        points = points + wave[:, None] * normals(points)
+    widths = rod.width * _narrowing(design, before_tip)
+    strengths = design.strength * rod.strength_at(before_tip) * widths / rod.width
+    draw_rod(attenuation, points, widths, strengths, step)
+
+
+def _narrowing(design: Design, before_tip: Array) -> Array:
+    """(N,) width over that of the shaft at distances before the tip."""
+    length, ratio = design.taper
+    if length <= 0:
+        return np.ones_like(before_tip)
+    return np.asarray(ratio + (1 - ratio) * np.clip(before_tip / length, 0, 1))
+
+
+def _starts_inside(path: Curve, shape: tuple[int, ...]) -> bool:
+    limits = np.array([shape[1], shape[0]]) - 1
+    return bool(((path[0] >= 0) & (path[0] <= limits)).all())
 
 
 def label_instruments(designs: Sequence[Design], size: int, scale: float) -> npt.NDArray[np.uint8]:
     """(size, size) uint8 label map: physical outlines, never narrower than MIN_LABEL_WIDTH."""
     labels = np.zeros((size, size), np.uint8)
     for design in sorted(designs, key=lambda d: d.kind != "catheter"):
-        width = max(design.width, MIN_LABEL_WIDTH * scale)
-        visible = cut(design.path, design.hidden_until, design.end)
-        if design.hidden_until > 0:
-            visible = shorten(visible[::-1], width / 2)[::-1]
-        mask = outline(visible, width, labels.shape)
+        mask = _outline(design, MIN_LABEL_WIDTH * scale, labels.shape)
         labels[mask] = CATHETER if design.kind == "catheter" else GUIDEWIRE
     return labels
+
+
+def _outline(design: Design, least: float, shape: tuple[int, ...]) -> Mask:
+    """Pixels of the visible part, whose round ends touch the tip and the catheter's mouth."""
+
+    def widths(before_tip: Array) -> Array:
+        return np.maximum(design.width * _narrowing(design, before_tip), least)
+
+    visible = cut(design.path, design.hidden_until, design.end)
+    begin, end = design.hidden_until, design.end - float(widths(np.zeros(1))[0]) / 2
+    if design.hidden_until > 0 or _starts_inside(design.path, shape):
+        begin += float(widths(np.array([design.end - begin]))[0]) / 2
+    core = cut(design.path, begin, end)
+    if len(core) < 2:
+        return outline(visible[-1:], widths(np.zeros(len(visible[-1:]))), shape)
+    points = resample(core, 1.0)
+    return outline(points, widths(design.end - np.linspace(begin, end, len(points))), shape)
 
 
 def truth_of(design: Design, seen: Mask) -> list[InstrumentTruth]:
