@@ -51,6 +51,7 @@ EXTRAS = {
         "monai>=1.4",
         "nncf>=2.19",
         "onnxscript>=0.5",
+        "pot>=0.9.5",
         "safetensors>=0.4.5",
         "tensorboard>=2.17",
         "torch==2.13.0",
