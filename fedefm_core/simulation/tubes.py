@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Thickness maps of round tubes that branch and widen: the shadow of a vessel or of a hose.
+
+The union of the tubes is drawn as a silhouette; the distance to its edge and the local radius
+then give the chord that a ray sees. So walls open where a branch leaves its trunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fedefm_core.simulation.curves import Curve, arc_length
+
+Array = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.int32]
+SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
+
+
+@dataclass(frozen=True)
+class Tube:
+    """path: (N, 2) axis in pixels. radii: (N,) pixels, 1 or more."""
+
+    path: Curve
+    radii: Array
+
+
+@dataclass(frozen=True)
+class Lumen:
+    """Where tubes are. depth: (size, size) distance to the edge in pixels, positive inside.
+    radius: (size, size) of the widest tube there, pixels."""
+
+    depth: Image
+    radius: Image
+
+    def chord(self, wall: float = 0.0) -> Image:
+        """(size, size) pixels of ray within the tubes, or within their hollow, for a wall > 0."""
+        radius = np.maximum(self.radius - np.float32(wall), np.float32(0.5))
+        depth = np.clip(self.depth - np.float32(wall), 0, radius)
+        return np.asarray(2 * np.sqrt(depth * (2 * radius - depth)), np.float32)
+
+
+def lumen(tubes: Sequence[Tube], size: int) -> Lumen:
+    """The union of the tubes in a (size, size) image.
+
+    Distances are smooth, so they are found at half the resolution.
+    """
+    half = (size + 1) // 2
+    cover = np.zeros((half, half), np.uint8)
+    radius = np.zeros((half, half), np.uint8)
+    for tube in sorted(tubes, key=lambda tube: float(tube.radii.mean())):
+        _fill(cover, radius, (tube.path + 0.5) / 2 - 0.5, tube.radii / 2)
+    depth = cv2.GaussianBlur(_signed_distance(cover), (0, 0), 1.3)
+    return Lumen(_doubled(depth, size) * 2, _doubled(cv2.blur(radius, (5, 5)), size))
+
+
+def _fill(cover: Mask, radius: Mask, path: Curve, radii: Array) -> None:
+    along = np.gradient(path, axis=0)
+    along /= np.maximum(np.hypot(*along.T), 1e-9)[:, None]
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1) * radii[:, None]
+    sides = np.concatenate([path + across, (path - across)[::-1]])
+    cv2.fillPoly(cover, [fixed(sides)], 255, cv2.LINE_AA, SHIFT)
+    for at in range(0, len(path), max(int(radii.mean() / 2), 3)):
+        # Discs mend the polygon where it folds on itself; smaller, lest they blur its edge.
+        r = float(radii[at])
+        inner = round(max(r - 0.75, 0.5) * (1 << SHIFT))
+        cv2.circle(cover, fixed(path[at]).tolist(), inner, 255, -1, 8, SHIFT)
+        reach = round((r + 4) * (1 << SHIFT))
+        cv2.circle(radius, fixed(path[at]).tolist(), reach, min(2 * r, 255), -1, 8, SHIFT)
+
+
+def _signed_distance(cover: Mask) -> Image:
+    """Pixels to the edge, positive inside, with what partly covered pixels tell of its place."""
+    solid = (cover >= 128).astype(np.uint8)
+    distance = cv2.distanceTransform(solid, cv2.DIST_L2, 5)
+    distance -= cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3)
+    distance -= solid.astype(np.float32) - np.float32(
+        0.5
+    )  # counted from pixel centres, not from the edge
+    partly = ((cover > 0) & (cover < 255)).astype(np.float32)
+    offset = (cover / np.float32(255) - np.float32(0.5) - distance) * partly
+    offset = cv2.blur(offset, (9, 9)) / (cv2.blur(partly, (9, 9)) + np.float32(1e-4))
+    return np.asarray(distance + offset, np.float32)
+
+
+def fixed(points: npt.ArrayLike) -> Points:
+    """OpenCV's fixed-point coordinates with SHIFT fractional bits."""
+    return np.rint(np.asarray(points, np.float64) * (1 << SHIFT)).astype(np.int32)
+
+
+def _doubled(image: npt.NDArray[np.generic], size: int) -> Image:
+    whole = cv2.resize(image.astype(np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(whole[:size, :size], np.float32)
+
+
+def rounded_path(corners: npt.ArrayLike, sigma: float) -> Curve:
+    """A curve a pixel a step along straight lines, its corners rounded over sigma pixels."""
+    points = np.asarray(corners, np.float64)
+    length = arc_length(points)
+    places = np.linspace(0, length[-1], max(int(length[-1]), 2))
+    path = np.stack([np.interp(places, length, axis) for axis in points.T], axis=1)
+    ends = path[0].copy(), path[-1].copy()
+    smooth = cv2.GaussianBlur(
+        path, (1, 0), sigmaX=1e-3, sigmaY=max(sigma, 0.5), borderType=cv2.BORDER_REPLICATE
+    )
+    smooth[0], smooth[-1] = ends
+    return np.asarray(smooth, np.float64)
