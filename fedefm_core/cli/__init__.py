@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: 'fedefm_core VERB'. A module per group of verbs; imports inside the verbs."""
 
-from fedefm_core.cli import bench, evaluate, export, finetune, predict, simulate  # noqa: F401 - each adds its verb to app
+from fedefm_core.cli import bench, evaluate, experiment, export, finetune, predict, simulate  # noqa: F401 - each adds its verb to app
 from fedefm_core.cli.main import app, main
 
 __all__ = ["app", "main"]

@@ -77,8 +77,8 @@ def score_frame(
         regions[region] = count_region(
             predicted,
             true,
-            _skeleton(predicted),
-            _skeleton(true),
+            skeleton(predicted),
+            skeleton(true),
             settings.centerline_tolerance_px,
         )
     if truth is None:
@@ -217,8 +217,8 @@ def _region(label_map: LabelMap, region: str) -> BoolArray:
     return np.asarray(label_map == 1 + INSTRUMENT_KINDS.index(region))
 
 
-def _skeleton(mask: BoolArray) -> BoolArray:
-    """Skeleton of mask (H, W), by the thinning that perception uses, to the very end."""
+def skeleton(mask: BoolArray) -> BoolArray:
+    """(H, W) bool: skeleton of mask, by the thinning that perception uses, to the very end."""
     padded = np.pad(mask.astype(np.uint8), 1)
     thin(padded, max_iterations=max(mask.shape))
     return padded[1:-1, 1:-1] > 0

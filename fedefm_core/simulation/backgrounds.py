@@ -107,7 +107,11 @@ def _load_pictures(settings: BackgroundSettings) -> list[Picture]:
             grey = _not_too_large(to_grey8(frame))
             known = np.ones(grey.shape, dtype=bool)
             if settings.unlabelled_instruments:
-                known = ~unlabelled_lines(grey) | _inside_polygons(settings, path, grey.shape)
+                known = ~unlabelled_lines(grey)
+                if settings.polygons is not None:
+                    margin = np.ones((_POLYGON_MARGIN, _POLYGON_MARGIN), np.uint8)
+                    vessels = inside_polygons(settings.polygons, path.stem, grey.shape)
+                    known |= cv2.dilate(vessels.astype(np.uint8), margin) > 0
             pictures.append(Picture(grey, known))
     if not pictures:
         raise SimulationError(f"No frame in {settings.path} fits the pattern '{settings.pattern}'")
@@ -133,11 +137,15 @@ def _files(settings: BackgroundSettings) -> list[Path]:
     return [path for path in files if fnmatch(path.name, settings.pattern)]
 
 
-def _inside_polygons(settings: BackgroundSettings, path: Path, shape: tuple[int, ...]) -> Mask:
-    """(H, W) bool: inside one of the polygons of the picture; none without a file of them."""
-    mask = np.zeros(shape, np.uint8)
-    file = settings.polygons / f"{path.stem}.txt" if settings.polygons else None
-    if file is None or not file.is_file():
+def inside_polygons(folder: Path, stem: str, shape: tuple[int, ...]) -> Mask:
+    """(H, W) bool: inside one of the polygons of folder/STEM.txt; nowhere without such a file.
+
+    A line a polygon: 'class x1 y1 x2 y2 ...', in fractions of width and height. Raises
+    SimulationError for any other line.
+    """
+    mask = np.zeros(shape[:2], np.uint8)
+    file = folder / f"{stem}.txt"
+    if not file.is_file():
         return mask > 0
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         try:
@@ -148,7 +156,7 @@ def _inside_polygons(settings: BackgroundSettings, path: Path, shape: tuple[int,
                 f"Line {number} of {file} must be 'class x1 y1 x2 y2 ...' (got '{line[:40]}')"
             ) from error
         cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
-    return cv2.dilate(mask, np.ones((_POLYGON_MARGIN, _POLYGON_MARGIN), np.uint8)) > 0
+    return mask > 0
 
 
 def _not_too_large(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
