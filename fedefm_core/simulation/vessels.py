@@ -173,7 +173,7 @@ def vessel_tree(
     that contrast medium has reached, 0..1. bed: a key of BEDS; None draws one.
     """
     chosen = BEDS[bed if bed is not None else str(rng.choice(list(BEDS)))]
-    vessels = _grow(rng, chosen, size, scale)
+    vessels = grow(rng, chosen, size, scale)
     widest = max(float(vessel.widths[0]) for vessel in vessels)
     emphasis = rng.uniform(0.55, 0.95)  # scatter and film make thin vessels show more than thin
     shade = _Shade(rng, vessels, filling)
@@ -192,7 +192,8 @@ def vessel_tree(
     return np.asarray(image * np.float32(strength), np.float32)
 
 
-def _grow(rng: Rng, bed: Bed, size: int, scale: float) -> list[Vessel]:
+def grow(rng: Rng, bed: Bed, size: int, scale: float) -> list[Vessel]:
+    """The vessels of one tree, trunks first, in a (size, size) image and around it."""
     width = float(np.exp(rng.uniform(*np.log(bed.width)))) * scale
     root, heading = _root(rng, size)
     ripples = smooth_noise(rng, _RIPPLES, _FINE)
