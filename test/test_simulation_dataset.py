@@ -211,8 +211,8 @@ def test_the_verb_writes_the_kind_that_was_asked_for(tmp_path, kind):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--size", "8"], "'size'"),
-        (["--bit-depth", "10"], "'bit_depth'"),
+        (["--size", "8"], "'simulation.size'"),
+        (["--bit-depth", "10"], "'simulation.bit_depth'"),
         (["--kind", "mouse"], "'kind' must be one of"),
     ],
 )

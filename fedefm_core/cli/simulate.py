@@ -21,8 +21,14 @@ def simulate(
     kind: Annotated[
         str | None, typer.Option(help="human, animal, phantom or simulation; default: a mixture.")
     ] = None,
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 512,
-    bit_depth: Annotated[int, typer.Option(help="8, 12 or 16.")] = 8,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels; default: 512.")
+    ] = None,
+    bit_depth: Annotated[int | None, typer.Option(help="8, 12 or 16; default: 8.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML with a section 'simulation': real backgrounds, for example."),
+    ] = None,
     sequence: Annotated[
         bool, typer.Option("--sequence", help="The frames of one insertion, at 30 Hz.")
     ] = False,
@@ -37,13 +43,14 @@ def simulate(
     interrupted goes on where it ended when it is started again with the same options.
     """
     from fedefm_core.cli.progress import progress
-    from fedefm_core.config import parse_settings
+    from fedefm_core.config import load_settings
     from fedefm_core.provenance import usable_cpus
-    from fedefm_core.simulation import SimulationSettings
     from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
+    from fedefm_core.simulation.settings import SimulationFile
 
-    values = {"size": size, "bit_depth": bit_depth}
-    settings = parse_settings(SimulationSettings, values, where="the options of simulate")
+    options = {"size": size, "bit_depth": bit_depth}
+    given = [f"simulation.{key}={value}" for key, value in options.items() if value is not None]
+    settings = load_settings(SimulationFile, config, given).simulation
     plan = DatasetPlan(seed, count, settings, kind, sequence)
     frames = write_dataset(plan, out, workers or usable_cpus())
     drawn = sum(progress(frames, "Simulating", count))

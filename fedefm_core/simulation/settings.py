@@ -50,3 +50,9 @@ class SimulationSettings(Settings):
     inverted_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
     empty_fraction: float = Field(default=0.06, ge=0.0, le=1.0)
     backgrounds: tuple[BackgroundSettings, ...] = ()
+
+
+class SimulationFile(Settings):
+    """A configuration file that speaks of simulation alone."""
+
+    simulation: SimulationSettings = SimulationSettings()
