@@ -2,7 +2,7 @@
 """Guidewires and catheters: which of them are in the beam, how they are drawn, their truth.
 
 Sizes follow the products: guidewires of 0.36 to 0.97 mm, catheters of 3 to 12 French (1 to 4 mm).
-Pixel pitches of 0.14 to 0.4 mm at the patient make that 1 to 6.5 and 2.5 to 14 pixels of a
+Pixel pitches of 0.15 to 0.45 mm at the patient make that 1 to 6.5 and 2.5 to 14 pixels of a
 512-pixel image.
 """
 
@@ -71,55 +71,68 @@ class Design:
     hidden_until: float = 0.0
 
 
-def random_designs(rng: Rng, size: int, scale: float, empty_fraction: float) -> list[Design]:
-    """A random set of instruments; guidewires come after the catheters that they lie on."""
+def random_designs(
+    rng: Rng, size: int, scale: float, empty_fraction: float, faintest: float = 1.0
+) -> list[Design]:
+    """A random set of instruments; guidewires come after the catheters that they lie on.
+
+    faintest: the least strength over what shows at the noise of ordinary fluoroscopy; more where
+    there is more noise or texture, less where there is less.
+    """
     if rng.random() < empty_fraction:
         return []
     pitch_mm = random_pitch(rng)
     kit = _KITS[int(rng.choice(len(_KITS), p=_KIT_CHANCES))]
     designs: list[Design] = []
     for name in kit:
-        designs += _MAKERS[name](rng, size, scale, pitch_mm)
+        designs += _MAKERS[name](rng, size, scale, pitch_mm, faintest)
     if rng.random() < 0.08:
-        designs.append(_companion(rng, designs[-1], scale, pitch_mm))
+        designs.append(_companion(rng, designs[-1], scale, pitch_mm, faintest))
     return designs
 
 
-def random_guidewire(rng: Rng, size: int, scale: float, pitch_mm: float) -> Design:
+def random_guidewire(
+    rng: Rng, size: int, scale: float, pitch_mm: float, faintest: float = 1.0
+) -> Design:
     """A guidewire of its own."""
     turns = np.concatenate([trunk(rng, "guidewire"), guidewire_tip(rng, pitch_mm)])
     path = place(rng, turns, size, scale)
-    return _design("guidewire", path, guidewire_profile(rng, scale, pitch_mm))
+    return _design("guidewire", path, guidewire_profile(rng, scale, pitch_mm, faintest))
 
 
-def random_catheter(rng: Rng, size: int, scale: float, pitch_mm: float) -> Design:
+def random_catheter(
+    rng: Rng, size: int, scale: float, pitch_mm: float, faintest: float = 1.0
+) -> Design:
     """A catheter of its own, with a shaped tip."""
     turns = np.concatenate([trunk(rng, "catheter"), catheter_tip(rng, pitch_mm)])
     path = place(rng, turns, size, scale)
-    return _design("catheter", path, catheter_profile(rng, scale, pitch_mm))
+    return _design("catheter", path, catheter_profile(rng, scale, pitch_mm, faintest))
 
 
-def random_pair(rng: Rng, size: int, scale: float, pitch_mm: float) -> tuple[Design, Design]:
+def random_pair(
+    rng: Rng, size: int, scale: float, pitch_mm: float, faintest: float = 1.0
+) -> tuple[Design, Design]:
     """A catheter with a guidewire that leaves its mouth."""
     path, mouth = _shared_path(rng, size, scale, pitch_mm)
-    catheter = catheter_profile(rng, scale, pitch_mm)
-    # The wire fits through the lumen.
-    wire = guidewire_profile(rng, scale, max(pitch_mm, 0.6 * 0.89 * scale / catheter.width))
+    catheter = catheter_profile(rng, scale, pitch_mm, faintest)
+    wire = _fitting_wire(rng, scale, pitch_mm, faintest, catheter.width)
     return (
         _design("catheter", path, catheter, end=mouth),
         _design("guidewire", path, wire, hidden_until=mouth),
     )
 
 
-def random_coaxial(rng: Rng, size: int, scale: float, pitch_mm: float) -> list[Design]:
+def random_coaxial(
+    rng: Rng, size: int, scale: float, pitch_mm: float, faintest: float = 1.0
+) -> list[Design]:
     """A catheter that leaves a sheath or guide, mostly with a guidewire that leaves it."""
     path, mouth = _shared_path(rng, size, scale, pitch_mm)
-    inner = catheter_profile(rng, scale, pitch_mm)
-    outer = catheter_profile(rng, scale, pitch_mm, least=1.35 * inner.width / scale)
+    inner = catheter_profile(rng, scale, pitch_mm, faintest)
+    outer = catheter_profile(rng, scale, pitch_mm, faintest, 1.35 * inner.width / scale)
     sheath = _design("catheter", path, outer, end=mouth * rng.uniform(0.25, 0.9))
     if rng.random() < 0.3:
         return [sheath, _design("catheter", path, inner)]
-    wire = guidewire_profile(rng, scale, max(pitch_mm, 0.6 * 0.89 * scale / inner.width))
+    wire = _fitting_wire(rng, scale, pitch_mm, faintest, inner.width)
     return [
         sheath,
         _design("catheter", path, inner, end=mouth),
@@ -127,12 +140,14 @@ def random_coaxial(rng: Rng, size: int, scale: float, pitch_mm: float) -> list[D
     ]
 
 
-def random_electrode_catheter(rng: Rng, size: int, scale: float, pitch_mm: float) -> Design:
+def random_electrode_catheter(
+    rng: Rng, size: int, scale: float, pitch_mm: float, faintest: float = 1.0
+) -> Design:
     """An electrophysiology catheter."""
     shape = (straight(1), wandering(rng, rng.uniform(10, 60) / pitch_mm, 60, 30))
     turns = np.concatenate([trunk(rng, "catheter"), shape[int(rng.integers(2))]])
     path = place(rng, turns, size, scale)
-    return _design("catheter", path, electrode_profile(rng, scale, pitch_mm))
+    return _design("catheter", path, electrode_profile(rng, scale, pitch_mm, faintest))
 
 
 _MAKERS = {
@@ -167,11 +182,18 @@ def _shared_path(rng: Rng, size: int, scale: float, pitch_mm: float) -> tuple[Cu
     return path, max(total - 0.5 * scale * len(ahead), 0.1 * total)
 
 
-def _companion(rng: Rng, other: Design, scale: float, pitch_mm: float) -> Design:
+def _fitting_wire(
+    rng: Rng, scale: float, pitch_mm: float, faintest: float, catheter_px: float
+) -> Profile:
+    """A guidewire that fits into a catheter of that width."""
+    return guidewire_profile(rng, scale, max(pitch_mm, 1.6 * scale / catheter_px), faintest)
+
+
+def _companion(rng: Rng, other: Design, scale: float, pitch_mm: float, faintest: float) -> Design:
     """A guidewire that runs beside another instrument for all or part of its way."""
     path = beside(rng, other.path, float(rng.uniform(5, 40)) * scale)
     path = path[: int(rng.uniform(0.4, 1.0) * (len(path) - 1)) + 1]
-    return _design("guidewire", path, guidewire_profile(rng, scale, pitch_mm))
+    return _design("guidewire", path, guidewire_profile(rng, scale, pitch_mm, faintest))
 
 
 def _design(
@@ -215,8 +237,8 @@ def _draw_band(attenuation: npt.NDArray[np.float32], design: Design, band: Band)
 
 
 def _draw_rod(attenuation: npt.NDArray[np.float32], design: Design, rod: Rod) -> None:
-    """One rod, whose round end touches the tip if it reaches so far."""
-    cap = rod.width / 2 * float(_narrowing(design, np.zeros(1))[0]) if rod.near <= 0 else 0.0
+    """One rod; no part of it reaches beyond the round end that touches the tip."""
+    cap = design.width / 2 * float(_narrowing(design, np.zeros(1))[0])
     first = rod.width / 2 if _starts_inside(design.path, attenuation.shape) else 0.0
     begin = max(design.end - rod.far - rod.fade, first)
     axis = cut(design.path, begin, design.end - max(cap, rod.near - rod.fade))
@@ -226,13 +248,13 @@ def _draw_rod(attenuation: npt.NDArray[np.float32], design: Design, rod: Rod) ->
     points = resample(axis, float(np.clip(rod.width / 5, 0.35, 1.0)))
     step = length / max(len(points) - 1, 1)
     before_tip = design.end - begin - np.linspace(0.0, length, len(points))
+    narrowing = _narrowing(design, before_tip)
     if rod.wave is not None:
         amplitude, period, phase = rod.wave
-        wave = amplitude * np.sin(2 * np.pi * before_tip / period + phase)
+        wave = narrowing * amplitude * np.sin(2 * np.pi * before_tip / period + phase)
         points = points + wave[:, None] * normals(points)
-    widths = rod.width * _narrowing(design, before_tip)
-    strengths = design.strength * rod.strength_at(before_tip) * widths / rod.width
-    draw_rod(attenuation, points, widths, strengths, step)
+    strengths = design.strength * rod.strength_at(before_tip) * narrowing
+    draw_rod(attenuation, points, rod.width * narrowing, strengths, step)
 
 
 def _narrowing(design: Design, before_tip: Array) -> Array:

@@ -18,7 +18,7 @@ Rng = np.random.Generator
 Array = npt.NDArray[np.float64]
 _GUIDEWIRE_MM = (0.36, 0.36, 0.46, 0.64, 0.81, 0.89, 0.89, 0.97)
 # Microcatheters, 4 to 8 French diagnostic and guiding catheters, sheaths.
-_CATHETER_MM = (1.0, 1.0, 1.35, 1.67, 1.67, 2.0, 2.0, 2.33, 2.67, 3.0, 4.0)
+_CATHETER_MM = (1.0, 1.0, 1.35, 1.35, 1.67, 1.67, 1.67, 2.0, 2.0, 2.33, 2.67, 3.3, 4.0)
 NARROWEST_CATHETER, WIDEST_CATHETER = 2.5, 14.0  # pixels at 512 x 512
 WIDEST_GUIDEWIRE = 6.5
 
@@ -69,7 +69,7 @@ class Profile:
 
 def random_pitch(rng: Rng) -> float:
     """Millimetres at the patient for a pixel of a 512-pixel image: zoom is log-uniform."""
-    return log_uniform(rng, 0.14, 0.4)
+    return log_uniform(rng, 0.15, 0.45)
 
 
 def least_strength(width: float) -> float:
@@ -80,10 +80,13 @@ def least_strength(width: float) -> float:
     return float(0.36 / np.sqrt(max(width, 1.0)))
 
 
-def guidewire_profile(rng: Rng, scale: float, pitch_mm: float) -> Profile:
-    """A solid wire, mostly with a denser coil over the last 2 to 30 cm."""
+def guidewire_profile(rng: Rng, scale: float, pitch_mm: float, faintest: float = 1.0) -> Profile:
+    """A solid wire, mostly with a denser coil over the last 2 to 30 cm.
+
+    faintest: the least strength over what shows at ordinary noise.
+    """
     wide = float(np.clip(rng.choice(_GUIDEWIRE_MM) / pitch_mm, 1.0, WIDEST_GUIDEWIRE))
-    least = least_strength(wide)
+    least = min(faintest * least_strength(wide), 1.2)
     strength = log_uniform(rng, least, 1.7)
     width, tip_width = wide * scale, wide * scale * rng.uniform(0.9, 1.1)
     rods: tuple[Rod, ...] = (Rod(width, 1.0),)
@@ -99,16 +102,20 @@ def guidewire_profile(rng: Rng, scale: float, pitch_mm: float) -> Profile:
     return Profile(width, strength, rods, bands)
 
 
-def catheter_profile(rng: Rng, scale: float, pitch_mm: float, least: float = 0.0) -> Profile:
+def catheter_profile(
+    rng: Rng, scale: float, pitch_mm: float, faintest: float = 1.0, narrowest: float = 0.0
+) -> Profile:
     """A tube: like solid (braided, radiopaque), two-walled, or filled with contrast medium.
 
-    least: pixels at 512 x 512 that it is at least wide.
+    faintest: the least strength over what shows at ordinary noise. narrowest: its least width,
+    pixels at 512 x 512.
     """
     wide = float(rng.choice(_CATHETER_MM)) / pitch_mm
-    wide = float(np.clip(wide, max(NARROWEST_CATHETER, least), WIDEST_CATHETER))
+    wide = float(np.clip(wide, max(NARROWEST_CATHETER, narrowest), WIDEST_CATHETER))
     width, kind = wide * scale, rng.choice(4, p=(0.45, 0.22, 0.23, 0.1))
     # A tube is paler between its walls: it takes more of it to be seen.
-    strength = log_uniform(rng, least_strength(wide) * (1.3 if kind == 1 else 1.0), 1.0)
+    least = faintest * least_strength(wide) * (1.3 if kind == 1 else 1.0)
+    strength = log_uniform(rng, min(least, 0.9), 1.0)
     rods: tuple[Rod, ...] = (Rod(width, 1.0),)
     if kind == 1:
         rods = _tube(width, wall=rng.uniform(0.12, 0.34), empty=rng.uniform(0.75, 1.0))
@@ -118,6 +125,8 @@ def catheter_profile(rng: Rng, scale: float, pitch_mm: float, least: float = 0.0
     elif kind == 3:
         rods += (_helix(rng, rods[0], rng.uniform(0.15, 0.5)),)
         rods += (replace(_helix(rng, rods[0], 0.0), strength=rods[-1].strength),)
+    if rng.random() < 0.15:
+        rods += (_core(rng, width, scale),)
     if rng.random() < 0.35:
         soft = rng.uniform(1.5, 9) / pitch_mm * scale
         rods = _softened(rods, soft, rng.uniform(0.45, 0.85), rng.uniform(1, 6) * scale)
@@ -130,26 +139,26 @@ def catheter_profile(rng: Rng, scale: float, pitch_mm: float, least: float = 0.0
     return Profile(width, strength, rods, bands, taper)
 
 
-def electrode_profile(rng: Rng, scale: float, pitch_mm: float) -> Profile:
-    """An electrophysiology catheter: dark electrodes along a fainter shaft."""
+def electrode_profile(rng: Rng, scale: float, pitch_mm: float, faintest: float = 1.0) -> Profile:
+    """An electrophysiology catheter: dark electrodes along a fainter shaft.
+
+    faintest: the least strength over what shows at ordinary noise.
+    """
     wide = float(np.clip(rng.uniform(1.3, 2.7) / pitch_mm, NARROWEST_CATHETER, WIDEST_CATHETER))
-    width, least = wide * scale, least_strength(wide)
-    strength = log_uniform(rng, least, 0.6)
+    width, least = wide * scale, faintest * least_strength(wide)
+    strength = log_uniform(rng, min(least, 0.5), 0.6)
     ring, gap = rng.uniform(1.0, 2.2), rng.uniform(1.5, 7)
     dark = max(rng.uniform(0.5, 1.8), 1.5 * strength) / strength
     count = int(rng.choice([2, 4, 4, 8, 10, 20]))
-    end = rng.uniform(1.5, 8)  # the electrode at the very tip, longest for ablation
-    centers, lengths = [end / 2], [end]
-    place = end
+    end = rng.uniform(1.5, 8)  # the round electrode at the very tip, longest for ablation
+    place, centers = end, []
     for index in range(1, count):
         place += (gap if index % 2 or count < 8 else 2 * gap) + ring
         centers.append(place - ring / 2)
-        lengths.append(ring)
-    bands = tuple(
-        Band(c / pitch_mm * scale, n / pitch_mm * scale, width * 1.04, dark)
-        for c, n in zip(centers, lengths, strict=True)
-    )
-    return Profile(width, strength, (Rod(width, 1.0),), bands)
+    per_mm = scale / pitch_mm
+    rods = Rod(width, 1.0), Rod(width, dark, far=max(end * per_mm, 0.75 * width))
+    bands = tuple(Band(c * per_mm, ring * per_mm, width * 1.04, dark) for c in centers)
+    return Profile(width, strength, rods, bands)
 
 
 def _tube(width: float, wall: float, empty: float) -> tuple[Rod, ...]:
@@ -158,8 +167,15 @@ def _tube(width: float, wall: float, empty: float) -> tuple[Rod, ...]:
     densest = np.sqrt(1 - inner**2)  # the chord just inside the wall, of the cylinder's
     return (
         Rod(width, 1 / densest),
-        Rod(width * inner, -empty * inner / densest, near=wall * width / 2, fade=1.0),
+        Rod(width * inner, -empty * inner / densest),
     )
+
+
+def _core(rng: Rng, width: float, scale: float) -> Rod:
+    """A guidewire that has not left the catheter, from wall to wall of its lumen."""
+    wave = rng.uniform(0, 0.15) * width, rng.uniform(60, 250) * scale, rng.uniform(0, 2 * np.pi)
+    thin, near = rng.uniform(0.2, 0.5) * width, log_uniform(rng, 3, 250) * scale
+    return Rod(thin, rng.uniform(0.3, 1.5), near=near, wave=wave)
 
 
 def _helix(rng: Rng, around: Rod, strength: float) -> Rod:
