@@ -46,8 +46,11 @@ def add_fixtures(rng: Rng, image: Image, scale: float, density: float = 1.0) -> 
 
 def add_canvas(rng: Rng, image: Image, canvas: Canvas, attenuation: float) -> None:
     """Add a painted canvas to image, in place, slightly soft as a shadow is."""
-    soft = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.5, 1.2)))
-    image += soft * np.float32(attenuation / 255)
+    sigma = float(rng.uniform(0.5, 1.2))
+    x, y, width, height = cv2.boundingRect(canvas)
+    box = (slice(max(y - 5, 0), y + height + 5), slice(max(x - 5, 0), x + width + 5))
+    if width and height:
+        image[box] += cv2.GaussianBlur(canvas[box], (0, 0), sigma) * np.float32(attenuation / 255)
 
 
 def connector(rng: Rng, canvas: Canvas, end: Curve, angle: float, width: float) -> None:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fedefm_core.simulation.curves import Curve
+from fedefm_core.simulation.curves import Curve, smooth_noise
 from fedefm_core.simulation.fixtures import add_canvas, add_fixtures, connector
 from fedefm_core.simulation.tubes import SHIFT, Lumen, Tube, fixed, lumen, rounded_path
 from fedefm_core.simulation.vessels import BEDS, Bed, grow
@@ -44,11 +44,10 @@ def phantom(rng: Rng, size: int, scale: float) -> Image:
 def bench(rng: Rng, size: int, scale: float) -> Image:
     """(size, size) what lies under all: table, water, gel; flat, shaded, or with a texture."""
     image = np.full((size, size), rng.uniform(0.4, 2.6), np.float32)
-    image += np.float32(rng.uniform(0.0, 0.3)) * smooth_field(rng, size, 3)
-    if rng.random() < 0.5:
-        image += np.float32(rng.uniform(0.01, 0.12)) * smooth_field(
-            rng, size, int(rng.integers(5, 12))
-        )
+    image += np.float32(np.exp(rng.uniform(-4.5, -1.3))) * smooth_field(rng, size, 3)
+    if rng.random() < 0.35:
+        cells = int(rng.integers(5, 12))
+        image += np.float32(np.exp(rng.uniform(-5, -2.7))) * smooth_field(rng, size, cells)
     if rng.random() < 0.3:  # foam, gel, towels
         cells = round(np.exp(rng.uniform(3.0, 5.3)))
         image += np.float32(rng.uniform(0.005, 0.04)) * smooth_field(rng, size, cells)
@@ -79,13 +78,18 @@ def _block(rng: Rng, size: int) -> Image:
 
 def _add_vessels(rng: Rng, image: Image, scale: float) -> None:
     size = len(image)
-    tubes = _place(rng, _MODELS[int(rng.integers(len(_MODELS)))](rng), size, scale)
+    tubes = vascular_model(rng, size, scale)
     image += _walled(rng, lumen(tubes, size), tubes)
     if rng.random() < 0.5:
         _add_fittings(rng, image, tubes)
     if rng.random() < 0.15:  # tubing that leads to the model, or a second model behind it
         more = _place(rng, _tubing(rng), size, scale)
         image += _walled(rng, lumen(more, size), more)
+
+
+def vascular_model(rng: Rng, size: int, scale: float) -> list[Tube]:
+    """Tubes of a random model: an arch, the iliac arteries, the brain's, a test track, a tree."""
+    return _place(rng, _MODELS[int(rng.integers(len(_MODELS)))](rng), size, scale)
 
 
 def _walled(rng: Rng, space: Lumen, tubes: list[Tube]) -> Image:
@@ -132,14 +136,23 @@ def _place(rng: Rng, sketch: Sketch, size: int, scale: float) -> list[Tube]:
     matrix[0] *= rng.choice([-1.0, 1.0])
     shift = rng.uniform(0.3, 0.7, 2) * size
     thickness = float(np.exp(rng.normal(0, 0.3)))
-    rounding = rng.uniform(0.02, 0.05) * zoom * size
+    rounding = rng.uniform(0.025, 0.07) * zoom * size
+    winding = rng.uniform(0, 1.6) if rng.random() < 0.75 else 0.0  # glass and hoses are straight
     tubes = []
     for corners, first, last in sketch:
         points = (np.asarray(corners) - 0.5) @ matrix * size + shift
-        path = rounded_path(points, rounding)
+        path = _wound(rng, rounded_path(points, rounding), winding * zoom * first * size)
         radii = np.linspace(first, last, len(path)) * zoom * thickness * 512
         tubes.append(Tube(path, np.maximum(radii, _THINNEST) * scale))
     return tubes
+
+
+def _wound(rng: Rng, path: Curve, amplitude: float) -> Curve:
+    """The path with swings of about amplitude pixels to the side; its first point stays."""
+    correlation = max(7 * amplitude, 25.0)
+    swings = np.stack([smooth_noise(rng, len(path), correlation) for _ in range(2)], axis=1)
+    begin = np.minimum(np.arange(len(path)) / correlation, 1.0)[:, None]
+    return path + amplitude * begin * (swings - swings[0])
 
 
 def _jitter(rng: Rng, corners: npt.ArrayLike, amount: float = 0.02) -> Curve:
@@ -150,16 +163,17 @@ def _jitter(rng: Rng, corners: npt.ArrayLike, amount: float = 0.02) -> Curve:
 def _arch(rng: Rng) -> Sketch:
     """Aorta with its arch and three branches that leave it high (type I) to low (type III)."""
     wide = rng.uniform(0.04, 0.075)
-    span, top, drop = rng.uniform(0.11, 0.2), rng.uniform(0.3, 0.45), rng.uniform(0.0, 0.22)
+    span, top, drop = rng.uniform(0.1, 0.24), rng.uniform(0.3, 0.45), rng.uniform(0.0, 0.22)
     turn = np.linspace(np.pi, 0, 9)
     arc = np.stack([0.5 + span * np.cos(turn), top - span * np.sin(turn)], axis=1)
-    aorta = np.concatenate([[[0.5 - span, 0.75]], arc, [[0.5 + span, 1.4]]])
+    root = [[0.5 - span + rng.normal(0, 0.05), rng.choice([0.75, 1.0, 1.6])]]
+    aorta = np.concatenate([root, arc, [[0.5 + span + rng.normal(0, 0.08), 1.6]]])
     sketch: Sketch = [(_jitter(rng, aorta, 0.008), wide, 0.75 * wide)]
     for index, share in enumerate((-0.75, -0.15, 0.5)):
         x = 0.5 + share * span
         y = top - span * np.sqrt(1 - share**2) + drop * (0.5 - share) / 1.3
         lean = (index - 1) * 0.12 + rng.normal(0, 0.04)
-        end = [x + lean, y - rng.uniform(0.3, 0.6)]
+        end = [x + lean, y - rng.uniform(0.35, 1.0)]
         middle = [x + 0.3 * lean + rng.normal(0, 0.03), (y + end[1]) / 2]
         radius = wide * rng.uniform(0.3, 0.5)
         sketch.append((np.array([[x, y], middle, end]), radius, 0.8 * radius))

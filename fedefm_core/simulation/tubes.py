@@ -41,9 +41,9 @@ class Lumen:
 
     def chord(self, wall: float = 0.0) -> Image:
         """(size, size) pixels of ray within the tubes, or within their hollow, for a wall > 0."""
-        radius = np.maximum(self.radius - np.float32(wall), np.float32(0.5))
-        depth = np.clip(self.depth - np.float32(wall), 0, radius)
-        return np.asarray(2 * np.sqrt(depth * (2 * radius - depth)), np.float32)
+        radius = cv2.max(self.radius - np.float32(wall), 0.5)
+        depth = cv2.min(cv2.max(self.depth - np.float32(wall), 0.0), radius)
+        return np.asarray(2 * cv2.sqrt(depth * (2 * radius - depth)), np.float32)
 
 
 def lumen(tubes: Sequence[Tube], size: int) -> Lumen:
@@ -64,25 +64,27 @@ def _fill(cover: Mask, radius: Mask, path: Curve, radii: Array) -> None:
     along = np.gradient(path, axis=0)
     along /= np.maximum(np.hypot(*along.T), 1e-9)[:, None]
     across = np.stack([-along[:, 1], along[:, 0]], axis=1) * radii[:, None]
-    sides = np.concatenate([path + across, (path - across)[::-1]])
+    sides = np.concatenate([(path + across)[::2], (path - across)[::-2]])
     cv2.fillPoly(cover, [fixed(sides)], 255, cv2.LINE_AA, SHIFT)
-    for at in range(0, len(path), max(int(radii.mean() / 2), 3)):
+    stride = max(int(1.2 * radii.mean()), 4)
+    middle, reach = len(cover) / 2, len(cover) / 2 + radii + 4
+    seen = np.abs(path - middle).max(axis=1) < reach
+    places = np.append(np.arange(0, len(path) - 1, stride), len(path) - 1)
+    for at in places[seen[places]]:
         # Discs mend the polygon where it folds on itself; smaller, lest they blur its edge.
-        r = float(radii[at])
-        inner = round(max(r - 0.75, 0.5) * (1 << SHIFT))
-        cv2.circle(cover, fixed(path[at]).tolist(), inner, 255, -1, 8, SHIFT)
-        reach = round((r + 4) * (1 << SHIFT))
-        cv2.circle(radius, fixed(path[at]).tolist(), reach, min(2 * r, 255), -1, 8, SHIFT)
+        spot, r = fixed(path[at]).tolist(), float(radii[at])
+        cv2.circle(cover, spot, round(max(r - 0.75, 0.5) * (1 << SHIFT)), 255, -1, 8, SHIFT)
+        near = round((r + 4) * (1 << SHIFT))
+        cv2.circle(radius, spot, near, min(2 * r, 255), -1, 8, SHIFT)
 
 
 def _signed_distance(cover: Mask) -> Image:
     """Pixels to the edge, positive inside, with what partly covered pixels tell of its place."""
     solid = (cover >= 128).astype(np.uint8)
-    distance = cv2.distanceTransform(solid, cv2.DIST_L2, 5)
-    distance -= cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3)
-    distance -= solid.astype(np.float32) - np.float32(
-        0.5
-    )  # counted from pixel centres, not from the edge
+    inside = np.asarray(cv2.distanceTransform(solid, cv2.DIST_L2, 5), np.float32)
+    outside = np.asarray(cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3), np.float32)
+    # Counted from pixel centres by OpenCV, here from the edge.
+    distance = inside - outside - solid + np.float32(0.5)
     partly = ((cover > 0) & (cover < 255)).astype(np.float32)
     offset = (cover / np.float32(255) - np.float32(0.5) - distance) * partly
     offset = cv2.blur(offset, (9, 9)) / (cv2.blur(partly, (9, 9)) + np.float32(1e-4))
