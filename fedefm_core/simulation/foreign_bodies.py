@@ -99,11 +99,11 @@ def _add_sternal_wires(rng: Rng, image: Image, unit: float) -> None:
     """Loops of steel, one below the other, each with its twisted ends."""
     canvas, x = blank(len(image)), rng.uniform(0.1, 0.9) * len(image)
     y, step = rng.uniform(-40, 60) * unit, rng.uniform(45, 110) * unit
-    width, lean = rng.uniform(1.6, 3.8) * unit, rng.normal(0, 0.15)
+    width, lean = rng.uniform(1.2, 3.0) * unit, rng.normal(0, 0.15)
     while y < len(image) + step:
         loop = spline(jittered(rng, arc(0, 5.5, 9), 0.12), closed=True)
         spot = (x + lean * y, y)
-        loop = placed(loop, spot, rng.normal(0, 0.3), rng.uniform(9, 24, 2) * unit)
+        loop = placed(loop, spot, rng.normal(0, 0.3), rng.uniform(7, 18, 2) * unit)
         if rng.random() < 0.4:  # an eight
             paint_lines(canvas, [loop + np.array([0, 22 * unit])], width, closed=True)
         paint_lines(canvas, [loop], width, closed=True)
@@ -299,8 +299,8 @@ _CHANCES: list[tuple[_Painter, float]] = [
     (_add_electrode_lead, 0.1),
     (_add_clips, 0.14),
     (_add_staples, 0.06),
-    (_add_sternal_wires, 0.1),
-    (_add_pacemaker, 0.05),
+    (_add_sternal_wires, 0.07),
+    (_add_pacemaker, 0.035),
     (_add_stent, 0.07),
     (_add_table_edge, 0.1),
     (_add_tube, 0.07),

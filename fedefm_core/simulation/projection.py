@@ -145,7 +145,8 @@ def _body_of(volume: Image, zooms: tuple[float, ...]) -> _Body:
 def _attenuation(hounsfield: Image, size: tuple[int, ...]) -> tuple[_Volume, _Volume]:
     """Attenuation of a slice, upsampled and sharpened, and that of its bone."""
     slice_hu = cv2.resize(hounsfield, (size[0], size[1]), interpolation=cv2.INTER_CUBIC)
-    slice_hu = slice_hu + 1.2 * (slice_hu - cv2.GaussianBlur(slice_hu, (0, 0), 2.2))
+    solid = np.maximum(slice_hu, 0)  # sharpened with its air, skin would count as bone
+    slice_hu = slice_hu + 1.2 * (solid - cv2.GaussianBlur(solid, (0, 0), 2.2))
     bone = _BONE_GAIN * np.clip(slice_hu - _BONE_FROM_HU, 0, 2200)
     tissue = np.clip(slice_hu, -1000, 2200) + 1000
     to_units = _WATER_PER_MM / 1000 / _UNIT_PER_MM

@@ -24,13 +24,9 @@ from fedefm_core.simulation.textures import octaves
 
 
 def tissue(rng: Rng, size: int, level: float, contrast: float) -> Image:
-    """(size, size) clouds of soft tissue around a level, with a slope to one side."""
-    clouds = octaves(rng, size, (3, 6, 12, 24, 48, 96), rng.uniform(0.35, 0.6))
-    ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
-    sloped = level + np.float32(contrast) * clouds
-    sloped += np.float32(rng.normal(0, 1.2 * contrast)) * ramp[None]
-    sloped += np.float32(rng.normal(0, 1.2 * contrast)) * ramp[:, None]
-    return np.asarray(sloped, np.float32)
+    """(size, size) clouds of soft tissue around a level, of all sizes from the view's own."""
+    clouds = octaves(rng, size, (2, 4, 8, 16, 32, 64, 128), rng.uniform(0.4, 0.65))
+    return np.asarray(clouds * np.float32(contrast) + np.float32(level), np.float32)
 
 
 def add_silhouette(rng: Rng, image: Image, radius: float, value: float, blur: float) -> Curve:

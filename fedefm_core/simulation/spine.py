@@ -105,7 +105,7 @@ def _axis(rng: Rng, size: int, period: float, angle: float) -> list[tuple[Curve,
                 places.append((place.copy(), heading))
             heading += sign * bend
             place = place + sign * period * np.array([-np.sin(heading), np.cos(heading)])
-    reach = 2.2 * period
+    reach = 1.5 * period
     return [p for p in places if np.all(p[0] > -reach) and np.all(p[0] < size + reach)]
 
 

@@ -22,16 +22,22 @@ def octaves(rng: Rng, size: int, cells: tuple[int, ...], persistence: float = 0.
         grid = rng.standard_normal((count, count), dtype=np.float32)
         octave = cv2.resize(grid, (side, side), interpolation=cv2.INTER_CUBIC)
         total = cv2.scaleAdd(octave, persistence**level, total)
-    full = cv2.resize(total, (size, size), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(full, np.float32)
+    return np.asarray(cv2.resize(total, (size, size)), np.float32)
 
 
 def grain(rng: Rng, shape: tuple[int, ...], cell: tuple[float, float]) -> Image:
     """(H, W) noise of about unit deviation whose grains measure cell = (x, y) pixels."""
     columns, rows = (max(2, round(n / c)) for n, c in zip(shape[1::-1], cell, strict=True))
-    grid = rng.standard_normal((rows, columns), dtype=np.float32)
-    fine = cv2.resize(grid, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(fine * np.float32(1.3), np.float32)
+    grid = 1.3 * rng.standard_normal((rows, columns), dtype=np.float32)
+    return _enlarged(grid, shape)
+
+
+def _enlarged(grid: Image, shape: tuple[int, ...]) -> Image:
+    """Cubic up to four samples a cell, the rest linear: several times faster, and as smooth."""
+    width, height = min(shape[1], 4 * grid.shape[1]), min(shape[0], 4 * grid.shape[0])
+    smooth = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+    full = cv2.resize(smooth, shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(full, np.float32)
 
 
 def trabeculae(rng: Rng, shape: tuple[int, ...], unit: float) -> Image:
@@ -50,18 +56,20 @@ def patches(rng: Rng, shape: tuple[int, ...], cell: float) -> Image:
 
     Edges of bones are seen where rays touch them; elsewhere they fade.
     """
-    return np.asarray(np.clip(0.65 + 0.35 * grain(rng, shape, (cell, cell)), 0.15, 1), np.float32)
+    coarse = tuple(max(2, n // 4) for n in shape)
+    field = np.clip(0.65 + 0.35 * grain(rng, coarse, (cell / 4, cell / 4)), 0.15, 1)
+    return np.asarray(cv2.resize(field, shape[1::-1]), np.float32)
 
 
 def warped(rng: Rng, image: Image, amount: float, cell: float) -> Image:
     """The image, bent smoothly by about that many pixels, so that nothing is quite regular."""
     size = len(image)
-    rows = np.arange(size, dtype=np.float32)[:, None]
-    columns = np.arange(size, dtype=np.float32)[None]
-    dx, dy = (grain(rng, image.shape, (cell, cell)) * np.float32(amount) for _ in range(2))
-    moved = cv2.remap(
-        image, dx + columns, dy + rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-    )
+    positions = np.arange(size, dtype=np.float32)
+    maps = []
+    for straight in (positions[None], positions[:, None]):
+        shift = grain(rng, (48, 48), (cell * 48 / size,) * 2) * np.float32(amount)
+        maps.append(cv2.resize(shift, (size, size)) + straight)
+    moved = cv2.remap(image, maps[0], maps[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return np.asarray(moved, np.float32)
 
 
