@@ -1,7 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: 'fedefm_core VERB'. A module per group of verbs; imports inside the verbs."""
 
-from fedefm_core.cli import bench, evaluate, experiment, export, finetune, predict, simulate  # noqa: F401 - each adds its verb to app
+from fedefm_core.cli import (  # noqa: F401 - each adds its verb to app
+    bench,
+    check,
+    compare_statistics,
+    evaluate,
+    experiment,
+    export,
+    finetune,
+    predict,
+    simulate,
+    topology,
+)
 from fedefm_core.cli.main import app, main
 
 __all__ = ["app", "main"]
