@@ -292,7 +292,7 @@ def _outline(design: Design, least: float, shape: tuple[int, ...]) -> Mask:
     core = cut(design.path, begin, end)
     if len(core) < 2:
         return outline(visible[-1:], widths(np.zeros(len(visible[-1:]))), shape)
-    points = resample(core, 1.0)
+    points = resample(core, min(least / 4, 1.0))
     return outline(points, widths(design.end - np.linspace(begin, end, len(points))), shape)
 
 
