@@ -38,7 +38,7 @@ def phantom(rng: Rng, size: int, scale: float) -> Image:
         _add_vessels(rng, image, scale)
     if not behind:
         add_fixtures(rng, image, scale, density)
-    return image
+    return np.maximum(image, 0)
 
 
 def bench(rng: Rng, size: int, scale: float) -> Image:
@@ -152,7 +152,7 @@ def _wound(rng: Rng, path: Curve, amplitude: float) -> Curve:
     correlation = max(7 * amplitude, 25.0)
     swings = np.stack([smooth_noise(rng, len(path), correlation) for _ in range(2)], axis=1)
     begin = np.minimum(np.arange(len(path)) / correlation, 1.0)[:, None]
-    return path + amplitude * begin * (swings - swings[0])
+    return np.asarray(path + amplitude * begin * (swings - swings[0]), np.float64)
 
 
 def _jitter(rng: Rng, corners: npt.ArrayLike, amount: float = 0.02) -> Curve:

@@ -31,7 +31,7 @@ def rendering(rng: Rng, size: int, scale: float) -> Image:
         image += _ribs(rng, size, scale)
     if rng.random() < 0.72:
         image += _vessels(rng, size, scale)
-    return image
+    return np.maximum(image, 0)
 
 
 def _ground(rng: Rng, size: int) -> Image:
@@ -71,9 +71,8 @@ def _organs(rng: Rng, size: int) -> Image:
         outline = rounded_path(np.concatenate([corners, corners[:1]]), 0.12 * size)
         body = np.zeros((size, size), np.uint8)
         cv2.fillPoly(body, [fixed(outline[::5])], 255, cv2.LINE_AA, SHIFT)
-        if rng.random() < 0.5:
-            body = cv2.GaussianBlur(body, (0, 0), float(rng.uniform(1, 6)))
-        canvas += body * np.float32(rng.uniform(-0.3, 0.5) / 255)
+        sigma = rng.uniform(1, 6) if rng.random() < 0.5 else 0.5
+        canvas += cv2.GaussianBlur(body, (0, 0), sigma) * np.float32(rng.uniform(-0.3, 0.5) / 255)
     return canvas
 
 
@@ -87,7 +86,7 @@ def _spine(rng: Rng, size: int, scale: float) -> Image:
         body = _VERTEBRA * [half, 0.43 * period] + spot
         cv2.fillPoly(canvas, [fixed(body)], int(rng.integers(120, 150)), cv2.LINE_AA, SHIFT)
         for side in (-0.55, 0.55):
-            pedicle = fixed(spot + [side * half, -0.12 * period]).tolist()
+            pedicle = fixed(spot + np.array([side * half, -0.12 * period])).tolist()
             radii = fixed([0.15 * half, 0.18 * period]).tolist()
             cv2.ellipse(canvas, pedicle, radii, 0, 0, 360, 200, -1, cv2.LINE_AA, SHIFT)
         process = np.array([[-0.07, 0], [0.07, 0], [0.12, 0.5], [-0.12, 0.5]]) * period + spot

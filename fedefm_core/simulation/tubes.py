@@ -21,6 +21,7 @@ Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.int32]
 SHIFT = 4  # fractional bits of OpenCV's fixed-point coordinates
+_OUTLINE = 0.5  # pixels by which OpenCV fills beyond an outline
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Lumen:
 
     def chord(self, wall: float = 0.0) -> Image:
         """(size, size) pixels of ray within the tubes, or within their hollow, for a wall > 0."""
-        radius = cv2.max(self.radius - np.float32(wall), 0.5)
-        depth = cv2.min(cv2.max(self.depth - np.float32(wall), 0.0), radius)
+        radius = np.maximum(self.radius - np.float32(wall), np.float32(0.5))
+        depth = np.maximum(self.depth - np.float32(wall), np.float32(0))
+        np.minimum(depth, radius, out=depth)
         return np.asarray(2 * cv2.sqrt(depth * (2 * radius - depth)), np.float32)
 
 
@@ -52,30 +54,31 @@ def lumen(tubes: Sequence[Tube], size: int) -> Lumen:
     Distances are smooth, so they are found at half the resolution.
     """
     half = (size + 1) // 2
-    cover = np.zeros((half, half), np.uint8)
+    mask = np.zeros((2 * half, 2 * half), np.uint8)
     radius = np.zeros((half, half), np.uint8)
     for tube in sorted(tubes, key=lambda tube: float(tube.radii.mean())):
-        _fill(cover, radius, (tube.path + 0.5) / 2 - 0.5, tube.radii / 2)
+        _fill(mask, radius, tube.path, tube.radii)
+    cover = np.asarray(cv2.resize(mask, (half, half), interpolation=cv2.INTER_AREA), np.uint8)
     depth = cv2.GaussianBlur(_signed_distance(cover), (0, 0), 1.3)
     return Lumen(_doubled(depth, size) * 2, _doubled(cv2.blur(radius, (5, 5)), size))
 
 
-def _fill(cover: Mask, radius: Mask, path: Curve, radii: Array) -> None:
+def _fill(mask: Mask, radius: Mask, path: Curve, radii: Array) -> None:
     along = np.gradient(path, axis=0)
     along /= np.maximum(np.hypot(*along.T), 1e-9)[:, None]
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1) * radii[:, None]
-    sides = np.concatenate([(path + across)[::2], (path - across)[::-2]])
-    cv2.fillPoly(cover, [fixed(sides)], 255, cv2.LINE_AA, SHIFT)
-    stride = max(int(1.2 * radii.mean()), 4)
-    middle, reach = len(cover) / 2, len(cover) / 2 + radii + 4
-    seen = np.abs(path - middle).max(axis=1) < reach
+    drawn = np.maximum(radii - _OUTLINE, 0.5)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1) * drawn[:, None]
+    sides = np.concatenate([(path + across)[::3], (path - across)[::-3]])
+    cv2.fillPoly(mask, [fixed(sides)], 255, 8, SHIFT)
+    stride = max(int(0.6 * radii.mean()), 4)
+    middle = len(mask) / 2
+    seen = np.abs(path - middle).max(axis=1) < middle + radii + 8
     places = np.append(np.arange(0, len(path) - 1, stride), len(path) - 1)
-    for at in places[seen[places]]:
-        # Discs mend the polygon where it folds on itself; smaller, lest they blur its edge.
-        spot, r = fixed(path[at]).tolist(), float(radii[at])
-        cv2.circle(cover, spot, round(max(r - 0.75, 0.5) * (1 << SHIFT)), 255, -1, 8, SHIFT)
-        near = round((r + 4) * (1 << SHIFT))
-        cv2.circle(radius, spot, near, min(2 * r, 255), -1, 8, SHIFT)
+    for at in places[seen[places]]:  # discs mend the polygon where it folds on itself
+        r = float(drawn[at])
+        cv2.circle(mask, fixed(path[at]).tolist(), round(r * (1 << SHIFT)), 255, -1, 8, SHIFT)
+        spot, near = fixed(path[at] / 2).tolist(), round((r / 2 + 4) * (1 << SHIFT))
+        cv2.circle(radius, spot, near, min(float(radii[at]), 255), -1, 8, SHIFT)
 
 
 def _signed_distance(cover: Mask) -> Image:

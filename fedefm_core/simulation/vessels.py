@@ -234,7 +234,7 @@ def _vessel(
     size: int,
     scale: float,
 ) -> Vessel:
-    length = int(np.clip(rng.uniform(*bed.reach) * width, 24 * scale, 1.3 * size))
+    length = int(np.clip(rng.uniform(*bed.reach) * width, max(24 * scale, 8), 1.3 * size))
     swing, winding = rng.uniform(*bed.swing), rng.uniform(*bed.winding) * width
     along = np.linspace(0, 1, length)
     # A sweep over the organ, swings that grow towards the periphery, and fine ripple.
@@ -371,6 +371,6 @@ def _blush(rng: Rng, image: Image, size: int) -> Image:
     """Contrast medium in the tissue that the vessels feed."""
     small = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(small, (0, 0), float(rng.uniform(2, 6)))
-    grain = 1 + 0.35 * rng.standard_normal((64, 64), dtype=np.float32)
+    grain = np.maximum(1 + 0.35 * rng.standard_normal((64, 64), dtype=np.float32), 0)
     soft = cv2.GaussianBlur(soft * grain, (0, 0), 1.0) * np.float32(rng.uniform(0.2, 1.0))
-    return np.asarray(cv2.resize(soft, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
+    return np.maximum(cv2.resize(soft, (size, size), interpolation=cv2.INTER_CUBIC), np.float32(0))
