@@ -120,6 +120,7 @@ def _instrument_entry(truth: InstrumentTruth) -> Entry:
         "tip_px": None if truth.tip_px is None else np.round(truth.tip_px, 3).tolist(),
         "heading_rad": None if truth.heading_rad is None else round(truth.heading_rad, 6),
         "width_px": round(truth.width_px, 3),
+        "contrast_to_noise": round(truth.contrast_to_noise, 3),
         "centerline_px": np.round(truth.centerline_px, 3).tolist(),
     }
 

@@ -32,13 +32,16 @@ from fedefm_core.simulation.instruments import (
     truth_of,
 )
 from fedefm_core.simulation.settings import BackgroundSettings, SimulationSettings
-from fedefm_core.simulation.truth import KINDS, SimulatedFrame
+from fedefm_core.simulation.truth import KINDS, InstrumentTruth, SimulatedFrame
+from fedefm_core.simulation.visibility import contrast_to_noise, shortfall
 
 Rng = np.random.Generator
 Image = npt.NDArray[np.float32]
 _SEQUENCE_STREAM = 2**31  # keeps the random numbers of sequences apart from those of still frames
 _TIMES = (0.0, 0.35, 0.45, 0.6, 0.7, 1.0)  # of an insertion, as fractions of its duration
 _DEPTHS = (0.3, 0.75, 0.75, 0.6, 0.6, 1.0)  # then, as fractions of the full travel
+_STRENGTHENINGS = 2  # times that an instrument nobody could see is made denser and drawn again
+_MAX_STRENGTHENING = 6.0  # at once
 _BREATHING_MARGIN = 16  # pixels of a 512-pixel image that the anatomy may move
 
 
@@ -107,7 +110,8 @@ def simulate_frame(
     scene = random_scene(rng, settings, kind)
     empty_fraction = settings.empty_fraction if scene.has_instruments else 1.0
     designs = random_designs(rng, settings.size, scene.scale, empty_fraction)
-    return render(scene, designs, rng, index=index, source=f"simulation seed {seed}")
+    source = f"simulation seed {seed}"
+    return render(scene, designs, rng, index=index, source=source, strengthen=True)
 
 
 def simulate_sequence(
@@ -155,6 +159,8 @@ def random_insertion(
     rng = np.random.default_rng([seed, _SEQUENCE_STREAM])
     scene = random_scene(rng, settings, kind)
     designs = _insertable_designs(rng, scene)
+    for _ in range(_STRENGTHENINGS):
+        designs = strengthened(scene, designs, _picture(scene, designs, rng))
     breathing = rng.uniform(0.2, 0.35), rng.uniform(2, 10) * scene.scale
     return Insertion(seed, length, frame_rate_hz, scene, designs, *breathing)
 
@@ -217,6 +223,26 @@ def _procedural_scene(
     )
 
 
+def strengthened(scene: Scene, designs: Sequence[Design], picture: Image) -> list[Design]:
+    """The designs, those denser that a person could not see in the picture."""
+    result = []
+    for design in designs:
+        lacking = [
+            shortfall(picture, truth.centerline_px, truth.width_px)
+            for truth in truth_of(design, scene.seen)
+        ]
+        factor = min(min(lacking, default=1.0), _MAX_STRENGTHENING)
+        result.append(
+            replace(design, strength=design.strength * factor * 1.1) if factor > 1 else design
+        )
+    return result
+
+
+def _with_contrast(truth: InstrumentTruth, picture: Image) -> InstrumentTruth:
+    contrast = contrast_to_noise(picture, truth.centerline_px, truth.width_px)
+    return replace(truth, contrast_to_noise=contrast)
+
+
 def _draw_background(
     rng: Rng, settings: SimulationSettings, kind: str | None
 ) -> BackgroundSettings | None:
@@ -245,13 +271,25 @@ def _regraded(rng: Rng, grey: Image) -> Image:
 
 
 def render(
-    scene: Scene, designs: Sequence[Design], rng: Rng, index: int = 0, source: str = ""
+    scene: Scene,
+    designs: Sequence[Design],
+    rng: Rng,
+    index: int = 0,
+    source: str = "",
+    strengthen: bool = False,
 ) -> SimulatedFrame:
-    """Expose the scene with the instruments in it; rng draws the noise."""
-    if scene.photograph is not None:
-        picture = _composed(scene.photograph, designs, rng)
-    else:
-        picture = _exposed(scene, designs, rng)
+    """Expose the scene with the instruments in it; rng draws the noise.
+
+    strengthen: instruments that nobody could see in this scene are made denser until they show.
+    """
+    picture = _picture(scene, designs, rng)
+    for _ in range(_STRENGTHENINGS if strengthen else 0):
+        stronger = strengthened(scene, designs, picture)
+        if stronger == list(designs):
+            break
+        designs = stronger
+        picture = _picture(scene, designs, rng)
+    truths = [_with_contrast(truth, picture) for d in designs for truth in truth_of(d, scene.seen)]
     if scene.inverted:
         picture = 1.0 - picture
     if scene.field is not None:
@@ -266,9 +304,16 @@ def render(
     return SimulatedFrame(
         frame=Frame(pixels=pixels, spacing=spacing, source=source, index=index),
         label_map=labels,
-        instruments=tuple(truth for design in designs for truth in truth_of(design, scene.seen)),
+        instruments=tuple(truths),
         kind=scene.kind,
     )
+
+
+def _picture(scene: Scene, designs: Sequence[Design], rng: Rng) -> Image:
+    """Picture in 0..1 before polarity, field and console."""
+    if scene.photograph is not None:
+        return _composed(scene.photograph, designs, rng)
+    return _exposed(scene, designs, rng)
 
 
 def _exposed(scene: Scene, designs: Sequence[Design], rng: Rng) -> Image:

@@ -26,6 +26,7 @@ class InstrumentTruth:
     the view, or leaves the mouth of its catheter, to its tip or to where it leaves the view;
     dense, at most 1 px between points. tip_px: (2,) or None when the stretch ends without the tip.
     heading_rad: atan2(dy, dx) of advance at the tip, None without a tip. width_px: physical width.
+    contrast_to_noise: of the picture along the line, see visibility.py.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class InstrumentTruth:
     tip_px: npt.NDArray[np.float64] | None
     heading_rad: float | None
     width_px: float
+    contrast_to_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class SimulatedFrame:
 
     frame.pixels: (H, W) uint8 or uint16. label_map: (H, W) uint8, 0 background, 1 catheter,
     2 guidewire: the physical outline of each instrument, never narrower than 3 px at 512 x 512.
+    On real backgrounds, 255 where an unlabelled instrument may be.
     """
 
     frame: Frame
