@@ -3,6 +3,7 @@
 
     FedefmError                  catch this to catch them all; the CLI prints it as one sentence
     ├── ConfigError              a setting is unknown, of the wrong type or out of range
+    │   └── ManifestError            a manifest of corpora and silos cannot be followed
     ├── FrameError               an image source cannot be read; names the file and the reason
     │   ├── UnsupportedFormatError   no reader knows this kind of file
     │   └── FrameLimitError          the file is readable but absurdly large
@@ -24,6 +25,10 @@ class FedefmError(Exception):
 
 class ConfigError(FedefmError):
     """A setting is unknown, of the wrong type or out of range."""
+
+
+class ManifestError(ConfigError):
+    """A manifest of corpora and silos cannot be followed: missing path, label, empty silo."""
 
 
 class FrameError(FedefmError):
