@@ -57,7 +57,7 @@ def _heart(rng: Rng, image: Image, unit: float) -> None:
     size = len(image)
     for _ in range(int(rng.integers(1, 3))):
         add_silhouette(
-            rng, image, rng.uniform(0.3, 0.9) * size, rng.uniform(0.1, 0.7), rng.uniform(1.5, 10)
+            rng, image, rng.uniform(0.4, 1.2) * size, rng.uniform(0.1, 0.7), rng.uniform(1.5, 10)
         )
     if rng.random() < 0.6:
         add_diaphragm(rng, image, rng.uniform(0.2, 1.2), rng.uniform(0.8, 5))
@@ -88,7 +88,9 @@ def _chest(rng: Rng, image: Image, unit: float) -> None:
     add_lung(rng, image, unit, rng.uniform(0.4, 1.2))
     if rng.random() < 0.5:
         add_lung(rng, image, unit, rng.uniform(0.4, 1.2))
-    add_silhouette(rng, image, 0.3 * len(image), rng.uniform(0.2, 0.8), rng.uniform(1, 6))
+    add_silhouette(
+        rng, image, rng.uniform(0.3, 0.8) * len(image), rng.uniform(0.2, 0.8), rng.uniform(1, 6)
+    )
     if rng.random() < 0.7:
         add_spine(
             rng, image, unit, rng.uniform(50, 90) * unit, rng.normal(0, 0.12), bone_strength(rng)

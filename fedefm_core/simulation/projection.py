@@ -32,7 +32,7 @@ _VIEW_PIXEL_MM = _VOXEL_MM / 2
 _SLAB = 4  # voxels along the ray that are projected as one
 _SOURCE_MM = 750.0  # from the source to the isocentre
 _MOST_TILT = 0.35  # radians, cranial or caudal
-_FIELD_MM = (60.0, 260.0)  # sides of the windows that crop_view takes
+_FIELD_MM = (90.0, 260.0)  # sides of the windows that crop_view takes
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def crop_view(rng: Rng, view: Image, size: int) -> Image:
     window = cv2.warpAffine(
         view, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     )
-    crisp = _steepened(np.asarray(window, np.float32), times=min(2, int(zoom)))
+    crisp = _steepened(np.asarray(window, np.float32), times=min(3, int(1.4 * zoom)))
     return _at_usual_level(rng, crisp)
 
 
@@ -162,7 +162,7 @@ def _view(rng: Rng, body: _Body, angle: float) -> Image:
     total = _cone_sum(body.all, _VOXEL_MM, body.slice_mm, angle, tilt)
     bone = _cone_sum(body.bone, 2 * _VOXEL_MM, body.slice_mm, angle, tilt)
     bone = np.asarray(cv2.resize(bone, total.shape[::-1], interpolation=cv2.INTER_LINEAR))
-    lost = round(abs(np.tan(tilt)) * 60 / _VOXEL_MM) + len(total) // 25  # rays that leave it
+    lost = round(abs(np.tan(tilt)) * 100 / _VOXEL_MM) + len(total) // 25  # rays that leave it
     inside = slice(lost, len(total) - lost)
     return _with_detail(rng, *(_doubled(m[inside]) for m in (total, bone)))
 

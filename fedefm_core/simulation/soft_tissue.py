@@ -60,7 +60,7 @@ def add_diaphragm(rng: Rng, image: Image, value: float, blur: float) -> None:
 def add_lung(rng: Rng, image: Image, unit: float, value: float) -> None:
     """A large pale field with vessels that branch from its root."""
     size = len(image)
-    add_silhouette(rng, image, rng.uniform(0.5, 1.1) * size, -value, float(rng.uniform(1.5, 9)))
+    add_silhouette(rng, image, rng.uniform(0.6, 1.7) * size, -value, float(rng.uniform(1.5, 9)))
     add_lung_markings(rng, image, unit)
 
 

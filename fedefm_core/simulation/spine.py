@@ -35,6 +35,7 @@ class _Build:
 
     height: half of a body. obliqueness: -1..1, how far parts behind are shifted to the side.
     rim: how far front and back rim of an endplate are apart. waist: half width in the middle.
+    line: width of edges in pixels. small: too few pixels for joints.
     """
 
     height: float
@@ -46,6 +47,7 @@ class _Build:
     wing: float
     lateral: bool
     line: float
+    small: bool
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def _random_build(rng: Rng, period: float, half: float, unit: float) -> _Build:
         wing=float(rng.uniform(1.2, 1.9)),
         lateral=lateral,
         line=float(rng.uniform(0.8, 3.2)) * unit,
+        small=half < 16,
     )
 
 
@@ -146,6 +149,8 @@ def _paint_arch_from_front(rng: Rng, layers: _Canvases, build: _Build, at: _Plac
         wing = [(0.6, -0.35), (build.wing, -0.45), (build.wing * 1.03, -0.1), (0.6, 0.1)]
         process = jittered(rng, wing, 0.04) * (side, h) + (0.3 * shift, 0)
         paint_area(layers.behind, at(spline(process, closed=True, samples=4)), 120)
+        if build.small:
+            continue
         facet = jittered(rng, [(0.3, 0.5), (0.5, 0.9), (0.45, 1.3)], 0.04)
         lamina = jittered(rng, [(0.1, 0.2), (0.35, 0.5), (0.5, 0.4)], 0.05)
         curves = [at(spline(p * (side, h) + (0.5 * shift, 0))) for p in (facet, lamina)]
@@ -183,4 +188,4 @@ def _add_muscles(
     right = [p + across * reach[1] * rng.uniform(0.9, 1.1) for p in ends[::-1]]
     band = blank(len(image))
     paint_area(band, np.concatenate([spline(left), spline(right)]))
-    add_canvas(image, band, float(rng.uniform(0.1, 0.7)), float(rng.uniform(1.0, 8.0)))
+    add_canvas(image, band, float(rng.uniform(0.05, 0.5)), float(rng.uniform(1.0, 10.0)))
