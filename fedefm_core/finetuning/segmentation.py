@@ -41,6 +41,7 @@ from fedefm_core.networks import build_network, save_weights
 from fedefm_core.networks.wirenet import STRIDE, decide, normalise
 from fedefm_core.perception.types import INSTRUMENT_KINDS
 from fedefm_core.provenance import provenance
+from fedefm_core.simulation.backgrounds import UNKNOWN
 from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
 
 POOL = "pool"  # folder of a run: frames drawn ahead
@@ -122,7 +123,8 @@ def evaluate(
         for batch in batches:
             classes, tips = _forward(network, batch.image, precision)
             labels, _ = decide(*classes.float().chunk(3, dim=1))
-            metric(y_pred=labels, y=batch.labels)
+            known = batch.labels != UNKNOWN
+            metric(y_pred=labels * known, y=batch.labels * known)
             hits += _tip_hits(tips, batch.tips, sigma_cells)
     per_class = torch.nanmean(metric.get_buffer(), dim=0)
     scores = {f"dice_{k}": float(v) for k, v in zip(INSTRUMENT_KINDS, per_class, strict=True)}
