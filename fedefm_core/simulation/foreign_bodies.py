@@ -56,7 +56,7 @@ def _add_electrode_lead(rng: Rng, image: Image, unit: float) -> None:
     """An ECG lead: a braided cable of many bends that ends in a snap on a disc."""
     path = _entering(rng, len(image), 140 * unit)
     cable, core, snap = (blank(len(image)) for _ in range(3))
-    width = rng.uniform(5, 12) * unit
+    width = rng.uniform(7, 14) * max(unit, len(image) / 512)
     paint_lines(cable, [path], width)
     paint_lines(core, [path], 0.35 * width)
     value = float(rng.uniform(0.03, 0.2))
@@ -116,7 +116,8 @@ def _add_sternal_wires(rng: Rng, image: Image, unit: float) -> None:
 def _add_pacemaker(rng: Rng, image: Image, unit: float) -> None:
     """A generator with header and coiled leads, whose helix shows as beads."""
     size = len(image)
-    center, angle = rng.uniform(-0.05, 1.05, 2) * size, rng.uniform(0, 6.3)
+    unit = max(unit, 0.9 * size / 512)  # or the helix of the leads would not show
+    center, angle = rng.uniform(0.05, 0.95, 2) * size, rng.uniform(0, 6.3)
     can, inner, lead = (blank(size) for _ in range(3))
     side = rng.uniform(45, 90) * unit
     box = [
@@ -144,13 +145,9 @@ def _add_pacemaker(rng: Rng, image: Image, unit: float) -> None:
             90 * unit,
             90 * unit,
         )
-        paint_lines(lead, [path], 3.4 * unit, 90)
-        paint_lines(
-            lead,
-            [path[i : i + 2] for i in range(0, len(path) - 2, max(3, int(4 * unit)))],
-            3.4 * unit,
-            230,
-        )
+        paint_lines(lead, [path], 2.5 * unit, 70)
+        beads = [path[i : i + 2] for i in range(0, len(path) - 2, max(4, int(6 * unit)))]
+        paint_lines(lead, beads, 5 * unit, 230)
         coil = path[-max(4, int(rng.uniform(20, 90) * unit)) : -2]
         paint_lines(lead, [coil], 7 * unit, 255)
     add_canvas(image, lead, float(rng.uniform(0.3, 0.9)), 0.6)
@@ -193,7 +190,7 @@ def _add_table_edge(rng: Rng, image: Image, unit: float) -> None:
 def _add_tube(rng: Rng, image: Image, unit: float) -> None:
     """A drain or a breathing tube: pale, far wider than a catheter, with a radiopaque stripe."""
     path = _entering(rng, len(image), 250 * unit)
-    half = rng.uniform(11, 26) * unit
+    half = rng.uniform(11, 26) * max(unit, len(image) / 512)  # never as narrow as a catheter
     side = np.gradient(path, axis=0)[:, ::-1] * (1, -1)
     walls, body, stripe = (blank(len(image)) for _ in range(3))
     paint_lines(body, [path], 2 * half)
@@ -296,11 +293,11 @@ def _add_implant(rng: Rng, image: Image, unit: float) -> None:
 
 
 _CHANCES: list[tuple[_Painter, float]] = [
-    (_add_electrode_lead, 0.1),
+    (_add_electrode_lead, 0.07),
     (_add_clips, 0.14),
     (_add_staples, 0.06),
     (_add_sternal_wires, 0.07),
-    (_add_pacemaker, 0.035),
+    (_add_pacemaker, 0.03),
     (_add_stent, 0.07),
     (_add_table_edge, 0.1),
     (_add_tube, 0.07),
@@ -308,5 +305,5 @@ _CHANCES: list[tuple[_Painter, float]] = [
     (_add_beads, 0.06),
     (_add_zipper, 0.02),
     (_add_cables, 0.05),
-    (_add_implant, 0.05),
+    (_add_implant, 0.035),
 ]

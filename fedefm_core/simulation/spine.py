@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -26,7 +25,7 @@ from fedefm_core.simulation.outlines import (
 )
 from fedefm_core.simulation.textures import patches, trabeculae
 
-_Placer = Callable[[Curve], Curve]
+_VARIANTS = 3  # vertebrae that are drawn in turn along one spine
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,18 @@ class _Build:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """A curve of a vertebra, in half widths of a body, and the levels that it is painted with."""
+
+    curve: Curve
+    width: float
+    edge: float = 0.0
+    body: float = 0.0
+    behind: float = 0.0
+    closed: bool = True
+
+
+@dataclass(frozen=True)
 class _Canvases:
     bodies: Canvas
     lines: Canvas
@@ -66,8 +77,9 @@ def add_spine(
     build = _random_build(rng, period, half, unit)
     axis = _axis(rng, size, period, angle)
     layers = _Canvases(blank(size), blank(size), blank(size))
-    for place, heading in axis:
-        _paint_vertebra(rng, layers, build, place, heading, half)
+    vertebrae = [_vertebra(rng, build) for _ in range(_VARIANTS)]
+    for index, (place, heading) in enumerate(axis):
+        _paint_vertebra(rng, layers, vertebrae[index % _VARIANTS], place, heading, half)
     blur = random_sharpness(rng, unit)
     bodies = cv2.GaussianBlur(layers.bodies, (0, 0), blur).astype(np.float32)
     bodies *= trabeculae(rng, bodies.shape, unit) * np.float32(strength / 255)
@@ -113,60 +125,60 @@ def _axis(rng: Rng, size: int, period: float, angle: float) -> list[tuple[Curve,
 
 
 def _paint_vertebra(
-    rng: Rng, layers: _Canvases, build: _Build, place: Curve, heading: float, half: float
+    rng: Rng, layers: _Canvases, parts: list[_Part], place: Curve, heading: float, half: float
 ) -> None:
-    h, w = build.height, build.waist
     heading += rng.normal(0, 0.025)
     half = half * rng.uniform(0.97, 1.03)
+    for part in parts:
+        curve = placed(part.curve, place, heading, half)
+        if part.body > 0:
+            paint_area(layers.bodies, curve, part.body)
+        if part.behind > 0:
+            paint_area(layers.behind, curve, part.behind)
+        if part.edge > 0:
+            paint_lines(layers.lines, [curve], part.width, part.edge, closed=part.closed)
 
-    def at(points: Curve) -> Curve:
-        return placed(points, place, heading, half)
 
+def _vertebra(rng: Rng, build: _Build) -> list[_Part]:
+    h, w = build.height, build.waist
     corners = [(-1, -h), (-0.5, -0.95 * h), (0.5, -0.95 * h), (1, -h), (w, 0), (1, h),
                (0.5, 0.95 * h), (-0.5, 0.95 * h), (-1, h), (-w, 0)]  # fmt: skip
-    body = at(spline(jittered(rng, corners, 0.03), closed=True, samples=4))
-    paint_area(layers.bodies, body, 200)
-    paint_lines(layers.lines, [body], build.line * 0.8, 110, closed=True)
+    body = spline(jittered(rng, corners, 0.03), closed=True, samples=4)
+    parts = [_Part(body, 0.8 * build.line, edge=110, body=200)]
     for sign in (-1, 1):
         rim = arc(0, 2 * np.pi, 20) * (rng.uniform(0.92, 1.0), build.rim)
-        end = at(rim + np.array([0, sign * h * 0.97]))
-        paint_area(layers.bodies, end, 255)
-        paint_lines(layers.lines, [end], build.line, rng.uniform(150, 255), closed=True)
-    if build.lateral:
-        _paint_arch_from_side(rng, layers, build, at)
-    else:
-        _paint_arch_from_front(rng, layers, build, at)
+        rim[:, 1] += sign * 0.97 * h
+        parts.append(_Part(rim, build.line, edge=rng.uniform(150, 255), body=255))
+    return parts + (_arch_from_side if build.lateral else _arch_from_front)(rng, build)
 
 
-def _paint_arch_from_front(rng: Rng, layers: _Canvases, build: _Build, at: _Placer) -> None:
-    h, shift = build.height, build.obliqueness
-    ring = arc(0, 2 * np.pi, 14)
+def _arch_from_front(rng: Rng, build: _Build) -> list[_Part]:
+    h, shift, line = build.height, build.obliqueness, build.line
+    ring, parts = arc(0, 2 * np.pi, 14), []
     for side in (-1, 1):
         x = side * rng.uniform(0.5, 0.6) + 0.3 * shift
-        pedicle = at(jittered(rng, ring, 0.03) * build.pedicle + (x, -0.3 * h))
-        paint_area(layers.behind, pedicle, 130)
-        paint_lines(layers.lines, [pedicle], build.line, 190, closed=True)
+        pedicle = jittered(rng, ring, 0.03) * build.pedicle + (x, -0.3 * h)
+        parts.append(_Part(pedicle, line, edge=190, behind=130))
         wing = [(0.6, -0.35), (build.wing, -0.45), (build.wing * 1.03, -0.1), (0.6, 0.1)]
         process = jittered(rng, wing, 0.04) * (side, h) + (0.3 * shift, 0)
-        paint_area(layers.behind, at(spline(process, closed=True, samples=4)), 120)
+        parts.append(_Part(spline(process, closed=True, samples=4), line, behind=120))
         if build.small:
             continue
         facet = jittered(rng, [(0.3, 0.5), (0.5, 0.9), (0.45, 1.3)], 0.04)
         lamina = jittered(rng, [(0.1, 0.2), (0.35, 0.5), (0.5, 0.4)], 0.05)
-        curves = [at(spline(p * (side, h) + (0.5 * shift, 0))) for p in (facet, lamina)]
-        paint_lines(layers.lines, curves, build.line, 140)
+        for landmarks in (facet, lamina):
+            curve = spline(landmarks * (side, h) + (0.5 * shift, 0))
+            parts.append(_Part(curve, line, edge=140, closed=False))
     tip = jittered(rng, ring, 0.05) * build.spinous + (0.7 * shift, 0.45 * h)
-    paint_area(layers.behind, at(tip), 200)
-    paint_lines(layers.lines, [at(tip)], build.line, 170, closed=True)
+    return [*parts, _Part(tip, line, edge=170, behind=200)]
 
 
-def _paint_arch_from_side(rng: Rng, layers: _Canvases, build: _Build, at: _Placer) -> None:
+def _arch_from_side(rng: Rng, build: _Build) -> list[_Part]:
     h, side = build.height, 1.0 if build.obliqueness > 0 else -1.0
     arch = [(0.95, -0.7), (1.4, -0.6), (1.5, -1.2), (1.7, -0.6), (2.6, 0.5), (2.5, 1.0),
             (1.7, 0.5), (1.5, 1.0), (1.3, 0.2), (0.95, -0.1)]  # fmt: skip
-    outline = at(spline(jittered(rng, arch, 0.05) * (side, h), closed=True, samples=5))
-    paint_area(layers.behind, outline, 150)
-    paint_lines(layers.lines, [outline], build.line, 150, closed=True)
+    outline = spline(jittered(rng, arch, 0.05) * (side, h), closed=True, samples=5)
+    return [_Part(outline, build.line, edge=150, behind=150)]
 
 
 def _add_muscles(
