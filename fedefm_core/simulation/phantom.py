@@ -59,7 +59,9 @@ def bench(rng: Rng, size: int, scale: float) -> Image:
 def smooth_field(rng: Rng, size: int, cells: int) -> Image:
     """(size, size) smooth noise of deviation near 1, from a random grid of cells by cells."""
     grid = rng.standard_normal((cells, cells), dtype=np.float32)
-    return np.asarray(cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC), np.float32)
+    if cells < 16:  # cubic where it matters, linear where it is fine enough: a fifth of the time
+        grid = cv2.resize(grid, (128, 128), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(grid, (size, size)), np.float32)
 
 
 def _block(rng: Rng, size: int) -> Image:
@@ -101,8 +103,11 @@ def _walled(rng: Rng, space: Lumen, tubes: list[Tube]) -> Image:
     if rng.random() < 0.15:  # cast in a block: a lumen without a wall of its own
         density = 0.0
     peak = 2 * np.sqrt(radius**2 - (radius - wall) ** 2)
-    filling = inner * np.float32(_filling(rng, density) / (2 * radius))
-    return np.asarray((outer - inner) * np.float32(density / peak) + filling, np.float32)
+    outer -= inner
+    outer *= np.float32(density / peak)
+    inner *= np.float32(_filling(rng, density) / (2 * radius))
+    outer += inner
+    return outer
 
 
 def _filling(rng: Rng, density: float) -> float:

@@ -42,10 +42,17 @@ class Lumen:
 
     def chord(self, wall: float = 0.0) -> Image:
         """(size, size) pixels of ray within the tubes, or within their hollow, for a wall > 0."""
-        radius = np.maximum(self.radius - np.float32(wall), np.float32(0.5))
-        depth = np.maximum(self.depth - np.float32(wall), np.float32(0))
+        # In place: fresh arrays of this size cost more than the arithmetic.
+        radius, depth = self.radius - np.float32(wall), self.depth - np.float32(wall)
+        np.maximum(radius, np.float32(0.5), out=radius)
+        np.maximum(depth, np.float32(0), out=depth)
         np.minimum(depth, radius, out=depth)
-        return np.asarray(2 * cv2.sqrt(depth * (2 * radius - depth)), np.float32)
+        radius *= 2
+        radius -= depth
+        depth *= radius
+        np.sqrt(depth, out=depth)
+        depth *= 2
+        return depth
 
 
 def lumen(tubes: Sequence[Tube], size: int) -> Lumen:
@@ -70,15 +77,16 @@ def _fill(mask: Mask, radius: Mask, path: Curve, radii: Array) -> None:
     across = np.stack([-along[:, 1], along[:, 0]], axis=1) * drawn[:, None]
     sides = np.concatenate([(path + across)[::3], (path - across)[::-3]])
     cv2.fillPoly(mask, [fixed(sides)], 255, 8, SHIFT)
-    stride = max(int(0.6 * radii.mean()), 4)
+    places = np.append(np.arange(0, len(path) - 1, max(int(radii.mean()), 6)), len(path) - 1)
     middle = len(mask) / 2
-    seen = np.abs(path - middle).max(axis=1) < middle + radii + 8
-    places = np.append(np.arange(0, len(path) - 1, stride), len(path) - 1)
-    for at in places[seen[places]]:  # discs mend the polygon where it folds on itself
-        r = float(drawn[at])
-        cv2.circle(mask, fixed(path[at]).tolist(), round(r * (1 << SHIFT)), 255, -1, 8, SHIFT)
-        spot, near = fixed(path[at] / 2).tolist(), round((r / 2 + 4) * (1 << SHIFT))
-        cv2.circle(radius, spot, near, min(float(radii[at]), 255), -1, 8, SHIFT)
+    spots, widths = path[places], radii[places]
+    seen = np.abs(spots - middle).max(axis=1) < middle + widths + 8
+    reach = fixed(np.stack([drawn[places], widths / 2 + 4], axis=1))
+    centers = zip(fixed(spots)[seen].tolist(), reach[seen].tolist(), widths[seen], strict=True)
+    for (x, y), (disc, near), width in centers:
+        # Discs mend the polygon where it folds on itself.
+        cv2.circle(mask, (x, y), disc, 255, -1, 8, SHIFT)
+        cv2.circle(radius, (x // 2, y // 2), near, min(float(width), 255.0), -1, 8, SHIFT)
 
 
 def _signed_distance(cover: Mask) -> Image:
@@ -100,7 +108,7 @@ def fixed(points: npt.ArrayLike) -> Points:
 
 
 def _doubled(image: npt.NDArray[np.generic], size: int) -> Image:
-    whole = cv2.resize(image.astype(np.float32), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    whole = cv2.resize(image.astype(np.float32), None, fx=2, fy=2)
     return np.asarray(whole[:size, :size], np.float32)
 
 
@@ -108,11 +116,21 @@ def rounded_path(corners: npt.ArrayLike, sigma: float) -> Curve:
     """A curve a pixel a step along straight lines, its corners rounded over sigma pixels."""
     points = np.asarray(corners, np.float64)
     length = arc_length(points)
-    places = np.linspace(0, length[-1], max(int(length[-1]), 2))
-    path = np.stack([np.interp(places, length, axis) for axis in points.T], axis=1)
-    ends = path[0].copy(), path[-1].copy()
+    step = float(np.clip(sigma / 4, 1, 8))  # smooth curves need few points
+    path = _interpolated(points, length, max(int(length[-1] / step), 2))
     smooth = cv2.GaussianBlur(
-        path, (1, 0), sigmaX=1e-3, sigmaY=max(sigma, 0.5), borderType=cv2.BORDER_REPLICATE
+        path,
+        (1, 0),
+        sigmaX=1e-3,
+        sigmaY=max(sigma / step, 0.5),
+        borderType=cv2.BORDER_REPLICATE,
     )
-    smooth[0], smooth[-1] = ends
-    return np.asarray(smooth, np.float64)
+    smooth[0], smooth[-1] = path[0], path[-1]
+    smooth = np.asarray(smooth, np.float64)
+    length = arc_length(smooth)
+    return _interpolated(smooth, length, max(int(length[-1]), 2))
+
+
+def _interpolated(points: Curve, length: Array, count: int) -> Curve:
+    places = np.linspace(0, length[-1], count)
+    return np.stack([np.interp(places, length, axis) for axis in points.T], axis=1)

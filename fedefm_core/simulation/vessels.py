@@ -373,4 +373,5 @@ def _blush(rng: Rng, image: Image, size: int) -> Image:
     soft = cv2.GaussianBlur(small, (0, 0), float(rng.uniform(2, 6)))
     grain = np.maximum(1 + 0.35 * rng.standard_normal((64, 64), dtype=np.float32), 0)
     soft = cv2.GaussianBlur(soft * grain, (0, 0), 1.0) * np.float32(rng.uniform(0.2, 1.0))
-    return np.maximum(cv2.resize(soft, (size, size), interpolation=cv2.INTER_CUBIC), np.float32(0))
+    blush = cv2.resize(soft, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.maximum(blush, 0), np.float32)
