@@ -21,6 +21,7 @@ def shared_files(folder):
 RUNTIME = [
     "imagecodecs>=2024.12.30",
     "matplotlib>=3.8",
+    "networkx>=3.2",
     "nibabel>=5.2",
     "numpy>=1.26",
     "onnx>=1.17",
@@ -86,7 +87,9 @@ setup(
     maintainer_email="fedefm@example.org",
     python_requires=">=3.10",
     packages=find_packages(include=["fedefm_core", "fedefm_core.*", NAME, f"{NAME}.*"]),
-    package_data={"fedefm_core": ["models/*.onnx", "models/*.md", "py.typed"]},
+    package_data={
+        "fedefm_core": ["models/*.onnx", "models/*.md", "federation/underlays/*.yaml", "py.typed"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
