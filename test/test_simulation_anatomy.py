@@ -121,15 +121,15 @@ def test_bones_outside_the_view_leave_it_alone() -> None:
 
 
 def test_vertebrae_repeat_with_their_period() -> None:
-    image = np.zeros((512, 512), np.float32)
-    add_spine(np.random.default_rng(7), image, 1.0, 40.0, 0.0, 1.0)
-    rows = image.mean(axis=1)
-    rows = rows - cv2.blur(rows[:, None], (1, 81))[:, 0]
-    spectrum = np.abs(np.fft.rfft(rows * np.hanning(512)))
+    spectrum = np.zeros(257)
+    for seed in range(6):
+        image = np.zeros((512, 512), np.float32)
+        add_spine(np.random.default_rng(seed), image, 1.0, 64.0, 0.0, 1.0)
+        rows = image.mean(axis=1, dtype=float)
+        power = np.abs(np.fft.rfft((rows - rows.mean()) * np.hanning(512)))
+        spectrum += power / np.linalg.norm(power[4:40])
     strongest = int(np.argmax(spectrum[4:40])) + 4
-    assert 512 / strongest == pytest.approx(40.0, rel=0.12) or 512 / strongest == pytest.approx(
-        20.0, rel=0.12
-    )
+    assert abs(strongest / 8 - round(strongest / 8)) <= 0.13  # 8 vertebrae in view, or harmonics
 
 
 @pytest.mark.parametrize(

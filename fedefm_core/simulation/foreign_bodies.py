@@ -37,6 +37,14 @@ def add_foreign_bodies(rng: Rng, image: Image, unit: float, frequency: float = 1
             painter(rng, image, unit)
 
 
+def _coarse(image: Image, unit: float) -> float:
+    """The unit, or that of usual magnification if it is smaller.
+
+    From afar, a blurred cable, zipper or lead could be a catheter: nobody could tell.
+    """
+    return max(unit, len(image) / 512)
+
+
 def _crossing(rng: Rng, size: int, bend: float) -> Curve:
     """A path across the view that begins and ends outside it."""
     angle, spot = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.95, 2) * size
@@ -54,9 +62,10 @@ def _entering(rng: Rng, size: int, bend: float) -> Curve:
 
 def _add_electrode_lead(rng: Rng, image: Image, unit: float) -> None:
     """An ECG lead: a braided cable of many bends that ends in a snap on a disc."""
+    unit = _coarse(image, unit)
     path = _entering(rng, len(image), 140 * unit)
     cable, core, snap = (blank(len(image)) for _ in range(3))
-    width = rng.uniform(7, 14) * max(unit, len(image) / 512)
+    width = rng.uniform(7, 14) * unit
     paint_lines(cable, [path], width)
     paint_lines(core, [path], 0.35 * width)
     value = float(rng.uniform(0.03, 0.2))
@@ -116,7 +125,7 @@ def _add_sternal_wires(rng: Rng, image: Image, unit: float) -> None:
 def _add_pacemaker(rng: Rng, image: Image, unit: float) -> None:
     """A generator with header and coiled leads, whose helix shows as beads."""
     size = len(image)
-    unit = max(unit, 0.9 * size / 512)  # or the helix of the leads would not show
+    unit = _coarse(image, unit)
     center, angle = rng.uniform(0.05, 0.95, 2) * size, rng.uniform(0, 6.3)
     can, inner, lead = (blank(size) for _ in range(3))
     side = rng.uniform(45, 90) * unit
@@ -189,8 +198,9 @@ def _add_table_edge(rng: Rng, image: Image, unit: float) -> None:
 
 def _add_tube(rng: Rng, image: Image, unit: float) -> None:
     """A drain or a breathing tube: pale, far wider than a catheter, with a radiopaque stripe."""
+    unit = _coarse(image, unit)
     path = _entering(rng, len(image), 250 * unit)
-    half = rng.uniform(11, 26) * max(unit, len(image) / 512)  # never as narrow as a catheter
+    half = rng.uniform(11, 26) * unit
     side = np.gradient(path, axis=0)[:, ::-1] * (1, -1)
     walls, body, stripe = (blank(len(image)) for _ in range(3))
     paint_lines(body, [path], 2 * half)
@@ -242,6 +252,7 @@ def _add_beads(rng: Rng, image: Image, unit: float) -> None:
 
 def _add_zipper(rng: Rng, image: Image, unit: float) -> None:
     """Two interlocked rows of teeth."""
+    unit = _coarse(image, unit)
     path = _crossing(rng, len(image), 350 * unit)
     step, half = max(3, int(rng.uniform(4, 9) * unit)), rng.uniform(3, 7) * unit
     side = np.gradient(path, axis=0)[:, ::-1] * (1, -1)
@@ -259,6 +270,7 @@ def _add_zipper(rng: Rng, image: Image, unit: float) -> None:
 def _add_cables(rng: Rng, image: Image, unit: float) -> None:
     """A bundle of straight thick cables with copper cores, side by side."""
     size = len(image)
+    unit = _coarse(image, unit)
     path = _crossing(rng, size, 600 * unit)
     side = np.gradient(path, axis=0)[:, ::-1] * (1, -1)
     cover, core = blank(size), blank(size)
