@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 
 # A pivot each; a problem of 1024 × 1024 points takes some 100,000.
 MAX_PIVOTS = 100_000_000
+# Smaller problems take less time than handing them to a thread does.
+THREADS_FROM_COSTS = 64 * 64
 
 
 class _Solution(NamedTuple):
@@ -98,9 +100,12 @@ def _solve_batch(
     cost_bnm: Tensor, a_bn: Tensor, b_bm: Tensor, threads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Solve all problems, several at a time: POT releases the GIL while it works."""
+    if len(cost_bnm) == 0:
+        return cost_bnm, a_bn, b_bm
     problems = list(zip(cost_bnm.numpy(), a_bn.numpy(), b_bm.numpy(), strict=True))
-    if min(threads, len(problems)) > 1:
-        with ThreadPoolExecutor(min(threads, len(problems))) as pool:
+    workers = min(threads, len(problems)) if cost_bnm[0].numel() >= THREADS_FROM_COSTS else 1
+    if workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
             solutions = list(pool.map(_solve, *zip(*problems, strict=True)))
     else:
         solutions = [_solve(*problem) for problem in problems]
