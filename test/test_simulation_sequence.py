@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from fedefm_core.errors import SimulationError
 from fedefm_core.simulation import KINDS, SimulationSettings, simulate_sequence
 from fedefm_core.simulation.instruments import truth_of
-from fedefm_core.simulation.scene import insertion_frame, random_insertion
+from fedefm_core.simulation.sequence import (
+    Motion,
+    _moved,
+    insertion_frame,
+    random_insertion,
+)
 
 SMALL = SimulationSettings(size=256)
 
@@ -55,9 +60,9 @@ def test_the_wire_advances_rests_retracts_and_advances(frames):
         for frame in frames
     ]
     assert lengths[0] < lengths[20]
-    assert lengths[22] == lengths[26]
+    assert lengths[22] == pytest.approx(lengths[26], abs=8)  # the body still moves
     assert lengths[37] < lengths[26]
-    assert lengths[-1] == max(lengths)
+    assert lengths[-1] > max(lengths) - 8
 
 
 def test_every_frame_shows_what_its_truth_says(frames):
@@ -99,6 +104,43 @@ def test_every_insertion_begins_and_ends_with_a_visible_tip(seed, kind, size):
         assert (frame.label_map == 2).any()
     seen = insertion.scene.seen
     assert any(truth_of(design, seen) for design in insertion.designs)
+
+
+def test_on_an_excursion_the_wire_leaves_the_view_and_comes_back():
+    away = SimulationSettings(size=256, excursion_fraction=1.0)
+    insertion = random_insertion(3, 40, away, "phantom")
+    moving = max(insertion.designs, key=lambda d: (d.kind == "guidewire", d.end - d.hidden_until))
+    frames = [insertion_frame(insertion, index) for index in (10, 20, 39)]
+    lengths = [
+        max((len(t.centerline_px) for t in f.instruments if t.width_px == moving.width), default=0)
+        for f in frames
+    ]
+    assert lengths[1] < 0.2 * lengths[0]
+    assert lengths[2] > lengths[0]
+
+
+def test_a_bolus_fills_the_vessels_and_washes_out():
+    motion = Motion(0.3, (0.0, 0.0), 1.0, (0.0, 0.0), (0.0, 0.0), 10.0, bolus=(1.0, 0.5))
+    assert motion.filling(0.9) == 0.0
+    assert motion.filling(1.5) == pytest.approx(1.0)
+    assert motion.filling(1.2) < 1.0
+    assert motion.filling(6.0) < 0.01
+
+
+def test_breathing_moves_all_alike_and_the_heart_what_is_near_it():
+    motion = Motion(0.25, (1.0, 4.0), 1.0, (3.0, 0.0), (100.0, 100.0), 20.0, bolus=(0.0, 1.0))
+    points = np.array([[100.0, 100.0], [400.0, 400.0]])
+    inhaled = motion.displacement(points, 1.0)  # a quarter of a breath, one whole beat
+    np.testing.assert_allclose(inhaled, [[4.0, 4.0], [1.0, 4.0]], atol=1e-9)
+    assert motion.reach == pytest.approx(np.hypot(1, 4) + 3)
+
+
+def test_the_anatomy_moves_by_the_displacement():
+    image = np.zeros((64, 64), np.float32)
+    image[30, 20] = 1.0
+    motion = Motion(0.25, (5.0, 3.0), 1.0, (0.0, 0.0), (0.0, 0.0), 1.0, bolus=(0.0, 1.0))
+    row, column = np.unravel_index(int(_moved(image, motion, 1.0, 0.0).argmax()), image.shape)
+    assert (row, column) == (33, 25)
 
 
 def test_an_unknown_kind_is_refused():

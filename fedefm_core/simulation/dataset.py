@@ -31,7 +31,8 @@ import numpy.typing as npt
 from fedefm_core.errors import OutputError, SimulationError
 from fedefm_core.provenance import package_versions, provenance
 from fedefm_core.simulation.contact_sheet import draw_contact_sheet
-from fedefm_core.simulation.scene import insertion_frame, random_insertion, simulate_frame
+from fedefm_core.simulation.scene import simulate_frame
+from fedefm_core.simulation.sequence import insertion_frame, random_insertion
 from fedefm_core.simulation.settings import SimulationSettings
 from fedefm_core.simulation.truth import KINDS, InstrumentTruth, SimulatedFrame
 

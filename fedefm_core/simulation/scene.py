@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scenes put together: still frames at random, and the insertion of an instrument over time."""
+"""Scenes put together: anatomy, instruments, detector and console to one frame with its truth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -37,12 +37,9 @@ from fedefm_core.simulation.visibility import contrast_to_noise, shortfall
 
 Rng = np.random.Generator
 Image = npt.NDArray[np.float32]
-_SEQUENCE_STREAM = 2**31  # keeps the random numbers of sequences apart from those of still frames
-_TIMES = (0.0, 0.35, 0.45, 0.6, 0.7, 1.0)  # of an insertion, as fractions of its duration
-_DEPTHS = (0.3, 0.75, 0.75, 0.6, 0.6, 1.0)  # then, as fractions of the full travel
-_STRENGTHENINGS = 2  # times that an instrument nobody could see is made denser and drawn again
+STRENGTHENINGS = 2  # times that an instrument nobody could see is made denser and drawn again
 _MAX_STRENGTHENING = 6.0  # at once
-_BREATHING_MARGIN = 16  # pixels of a 512-pixel image that the anatomy may move
+MOTION_MARGIN = 16  # pixels of a 512-pixel image that the anatomy may move
 
 
 @dataclass(frozen=True)
@@ -114,68 +111,6 @@ def simulate_frame(
     return render(scene, designs, rng, index=index, source=source, strengthen=True)
 
 
-def simulate_sequence(
-    seed: int,
-    length: int,
-    settings: SimulationSettings | None = None,
-    kind: str | None = None,
-    frame_rate_hz: float = 30.0,
-) -> Iterator[SimulatedFrame]:
-    """An insertion: instruments advance from the border while the patient breathes.
-
-    Yields length frames, stamped from 0 at frame_rate_hz. Deterministic in all arguments.
-    Raises SimulationError when kind is unknown.
-    """
-    insertion = random_insertion(seed, length, settings, kind, frame_rate_hz)
-    for index in range(length):
-        yield insertion_frame(insertion, index)
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """A scene and its instruments, fully inserted; any frame can be drawn without the others.
-
-    breathing_hz, breathing_px: rate and amplitude of the anatomy's movement.
-    """
-
-    seed: int
-    length: int
-    frame_rate_hz: float
-    scene: Scene
-    designs: Sequence[Design]
-    breathing_hz: float
-    breathing_px: float
-
-
-def random_insertion(
-    seed: int,
-    length: int,
-    settings: SimulationSettings | None = None,
-    kind: str | None = None,
-    frame_rate_hz: float = 30.0,
-) -> Insertion:
-    """Draw what simulate_sequence shows; same arguments, same errors."""
-    settings = settings or SimulationSettings()
-    rng = np.random.default_rng([seed, _SEQUENCE_STREAM])
-    scene = random_scene(rng, settings, kind)
-    designs = _insertable_designs(rng, scene)
-    for _ in range(_STRENGTHENINGS):
-        designs = strengthened(scene, designs, _picture(scene, designs, rng))
-    breathing = rng.uniform(0.2, 0.35), rng.uniform(2, 10) * scene.scale
-    return Insertion(seed, length, frame_rate_hz, scene, designs, *breathing)
-
-
-def insertion_frame(insertion: Insertion, index: int) -> SimulatedFrame:
-    """Frame index of the insertion, 0 <= index < length, stamped index / frame_rate_hz."""
-    time = index / insertion.frame_rate_hz
-    progress = _progress(index / max(insertion.length - 1, 1))
-    moved = _breathe(insertion.scene, time, insertion.breathing_hz, insertion.breathing_px)
-    rng = np.random.default_rng([insertion.seed, _SEQUENCE_STREAM, index])
-    frame = render(moved, [_advance(d, progress) for d in insertion.designs], rng, index=index)
-    source = f"simulated insertion, seed {insertion.seed}"
-    return replace(frame, frame=replace(frame.frame, stamp_ns=round(time * 1e9), source=source))
-
-
 def random_scene(rng: Rng, settings: SimulationSettings, kind: str | None) -> Scene:
     """Draw anatomy, detector and console of a view; or a real image, by its share of all."""
     if kind is not None and kind not in KINDS:
@@ -203,7 +138,7 @@ def _procedural_scene(
 ) -> Scene:
     """A scene of procedural anatomy, or of a projected volume."""
     size, scale = settings.size, settings.size / 512
-    padded = size + 2 * round(_BREATHING_MARGIN * scale)
+    padded = size + 2 * round(MOTION_MARGIN * scale)
     if real is not None and real.medium == "picture":
         anatomy = np.zeros((padded, padded), np.float32)
     elif real is not None:
@@ -282,13 +217,13 @@ def render(
 
     strengthen: instruments that nobody could see in this scene are made denser until they show.
     """
-    picture = _picture(scene, designs, rng)
-    for _ in range(_STRENGTHENINGS if strengthen else 0):
+    picture = expose_scene(scene, designs, rng)
+    for _ in range(STRENGTHENINGS if strengthen else 0):
         stronger = strengthened(scene, designs, picture)
         if stronger == list(designs):
             break
         designs = stronger
-        picture = _picture(scene, designs, rng)
+        picture = expose_scene(scene, designs, rng)
     truths = [_with_contrast(truth, picture) for d in designs for truth in truth_of(d, scene.seen)]
     if scene.inverted:
         picture = 1.0 - picture
@@ -309,7 +244,7 @@ def render(
     )
 
 
-def _picture(scene: Scene, designs: Sequence[Design], rng: Rng) -> Image:
+def expose_scene(scene: Scene, designs: Sequence[Design], rng: Rng) -> Image:
     """Picture in 0..1 before polarity, field and console."""
     if scene.photograph is not None:
         return _composed(scene.photograph, designs, rng)
@@ -343,44 +278,3 @@ def _draw_kind(rng: Rng, settings: SimulationSettings) -> str:
     names = list(settings.kind_weights)
     weights = np.array([settings.kind_weights[name] for name in names])
     return str(names[int(rng.choice(len(names), p=weights / weights.sum()))])
-
-
-def _insertable_designs(rng: Rng, scene: Scene) -> list[Design]:
-    """Instruments of which a guidewire travels far, with its tip in the view all the time."""
-    for _ in range(1000):
-        designs = random_designs(rng, scene.size, scene.scale, empty_fraction=0.0)
-        if any(_stays_in_view(design, scene) for design in designs):
-            return designs
-    raise SimulationError("No guidewire that stays inside the view was found in 1000 drawings.")
-
-
-def _stays_in_view(design: Design, scene: Scene) -> bool:
-    if design.kind != "guidewire" or design.end - design.hidden_until < 0.5 * scene.size:
-        return False
-    depths = np.linspace(min(_DEPTHS), max(_DEPTHS), 24)
-    truths = [truth_of(_advance(design, depth), scene.seen) for depth in depths]
-    return all(truth and truth[-1].tip_px is not None for truth in truths)
-
-
-def _progress(fraction: float) -> float:
-    """Depth of insertion at a fraction of the time: advance, pause, retract a little, advance."""
-    return float(np.interp(fraction, _TIMES, _DEPTHS))
-
-
-def _advance(design: Design, progress: float) -> Design:
-    """The instrument inserted to a part of its travel: a guidewire slides out of its catheter."""
-    if design.hidden_until > 0:
-        return replace(
-            design, end=design.hidden_until + progress * (design.end - design.hidden_until)
-        )
-    if design.kind == "guidewire":
-        return replace(design, end=progress * design.end)
-    return design
-
-
-def _breathe(scene: Scene, time: float, rate_hz: float, amplitude: float) -> Scene:
-    shift = amplitude * np.sin(2 * np.pi * rate_hz * time)
-    matrix = np.array([[1, 0, 0.3 * shift], [0, 1, shift]], np.float32)
-    size = len(scene.anatomy)
-    moved = cv2.warpAffine(scene.anatomy, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
-    return replace(scene, anatomy=np.asarray(moved, np.float32))

@@ -39,7 +39,8 @@ class BackgroundSettings(Settings):
 class SimulationSettings(Settings):
     """size: image side in pixels. bit_depth: of the detector. kind_weights: how often each kind
     is drawn when none is named. inverted_fraction: images shown with white instruments.
-    empty_fraction: images without any instrument. backgrounds: real images to draw on; their
+    empty_fraction: images without any instrument. excursion_fraction: sequences in which the
+    guidewire leaves the view for a while. backgrounds: real images to draw on; their
     shares leave the rest of the frames to procedural anatomy."""
 
     size: int = Field(default=512, ge=64, le=2048)
@@ -49,6 +50,7 @@ class SimulationSettings(Settings):
     )
     inverted_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
     empty_fraction: float = Field(default=0.06, ge=0.0, le=1.0)
+    excursion_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
     backgrounds: tuple[BackgroundSettings, ...] = ()
 
 
