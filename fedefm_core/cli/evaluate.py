@@ -93,13 +93,15 @@ def check_report_path(path: Path) -> None:
 def show(report: dict[str, Any], path: Path) -> None:
     """Print what a person wants to know first."""
     from fedefm_core.cli.report import print_table
-    from fedefm_core.evaluation.tables import region_table, tip_table
+    from fedefm_core.evaluation.tables import line_table, region_table, tip_table
 
     model, frames = report["model"], len(report["frames"])
     typer.echo(f"{model['name']} ({model['precision']}) on {model['runtime']}, {frames} frames")
     print_table(region_table(report["groups"]))
     if report["no_tips_because"] is None:
         print_table(tip_table(report["groups"]))
+        if report["groups"]["all"]["lines"] is not None:
+            print_table(line_table(report["groups"]))
     else:
         typer.echo(f"No tip errors: {report['no_tips_because']}.")
     for reason in report["set_aside"]:

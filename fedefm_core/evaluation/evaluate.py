@@ -29,6 +29,7 @@ from fedefm_core.evaluation.metrics import (
     nan_mean,
     nan_quantile,
 )
+from fedefm_core.evaluation.strata import LineScore, score_line, summarise_lines
 from fedefm_core.evaluation.truth import ALL, FrameTruth
 from fedefm_core.perception.thinning import thin
 from fedefm_core.perception.types import INSTRUMENT_KINDS, Instrument, LabelMap
@@ -54,12 +55,16 @@ class EvaluationSettings(Settings):
 
 @dataclass(frozen=True)
 class FrameScore:
-    """One frame reduced to counts. kind: of image. tips: by instrument kind; None: unknown."""
+    """One frame reduced to counts. kind: of image. tips: by instrument kind; None: unknown.
+
+    lines: one score for each visible stretch of an instrument, where the truth has them.
+    """
 
     name: str
     kind: str | None
     regions: Mapping[str, RegionCounts]
     tips: Mapping[str, TipMatch] | None
+    lines: tuple[LineScore, ...] = ()
 
 
 def score_frame(
@@ -87,14 +92,17 @@ def score_frame(
         kind: match_tips(_tips(instruments, kind), truth.tips[kind], settings.tip_gate_px)
         for kind in INSTRUMENT_KINDS
     }
-    return FrameScore(name, truth.kind, regions, tips)
+    tolerance = settings.centerline_tolerance_px
+    lines = tuple(score_line(line, label_map, tolerance) for line in truth.lines)
+    return FrameScore(name, truth.kind, regions, tips, lines)
 
 
 def summarise(scores: Sequence[FrameScore], settings: EvaluationSettings) -> dict[str, Any]:
     """Metrics of all frames and, where kinds of image are known, of each kind; plain JSON.
 
     {'all': group, KIND: group, ...}; group: {'frames': n, 'regions': {REGION: {METRIC: {mean, n,
-    pooled, and intervals}}}, 'tips': {INSTRUMENT: {error_px, missed, false}}}.
+    pooled, and intervals}}}, 'tips': {INSTRUMENT: {error_px, missed, false}}, 'lines': recall by
+    width and contrast}.
     Undefined values are None; see docs/metrics.md.
     """
     kinds = sorted({score.kind for score in scores if score.kind is not None})
@@ -133,7 +141,9 @@ def _summarise_group(scores: Sequence[FrameScore], settings: EvaluationSettings)
             for kind in INSTRUMENT_KINDS
         }
         tips[ALL] = _summarise_tips([list(match.values()) for match in known], settings)
-    return {"frames": len(scores), "regions": regions, "tips": tips}
+    lines = [line for score in scores for line in score.lines]
+    by = summarise_lines(lines) if lines else None
+    return {"frames": len(scores), "regions": regions, "tips": tips, "lines": by}
 
 
 def _summarise_region(counts: IntArray, settings: EvaluationSettings) -> dict[str, Any]:

@@ -39,6 +39,20 @@ def tip_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def line_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A table for people, header first: share of the instruments found, by width and contrast."""
+    rows: list[tuple[str, ...]] = [("stretches by", "range", "n", "found", "as their kind")]
+    for name, bins in (groups["all"]["lines"] or {}).items():
+        for label, values in bins.items():
+            shares = (_percent(values[key]) for key in ("recall", "recall_as_kind"))
+            rows.append((name, label, str(values["n"]), *shares))
+    return rows
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
 def _value(summary: Mapping[str, Any], name: str, digits: int) -> str:
     return "-" if summary[name] is None else f"{summary[name]:.{digits}f}"
 

@@ -12,20 +12,26 @@ from typing import Any
 import numpy as np
 
 from fedefm_core.errors import FrameError, TruthError
+from fedefm_core.evaluation.strata import LineTruth
 from fedefm_core.frames.raster import declared_size, decode_still, still_format
 from fedefm_core.perception.types import CLASS_NAMES, INSTRUMENT_KINDS, FloatArray, LabelMap
 
 TRUTH_FILE = "truth.json"
 ALL = "all"  # the group of all frames, so no kind of image may be called that
+_LINE = "'centerline_px' must be a list of points, 'width_px' and 'contrast_to_noise' numbers"
 _PNG_COLOR_TYPE = 25  # position of this byte in every PNG file; 0 is grey
 
 
 @dataclass(frozen=True)
 class FrameTruth:
-    """kind: of image, or None when unknown. tips: by instrument kind, (T, 2) x, y in pixels."""
+    """kind: of image, or None when unknown. tips: by instrument kind, (T, 2) x, y in pixels.
+
+    lines: visible stretches, where the truth has centerlines.
+    """
 
     kind: str | None
     tips: Mapping[str, FloatArray]
+    lines: tuple[LineTruth, ...] = ()
 
 
 def read_mask(folder: Path, name: str, shape: tuple[int, int]) -> LabelMap:
@@ -96,6 +102,7 @@ def _parse_frame(entry: dict[str, Any], where: str) -> FrameTruth:
     if not isinstance(instruments, list):
         raise TruthError(f"{where} must have a list 'instruments'")
     tips: dict[str, list[list[float]]] = {name: [] for name in INSTRUMENT_KINDS}
+    lines: list[LineTruth] = []
     for instrument in instruments:
         if not isinstance(instrument, dict) or instrument.get("kind") not in INSTRUMENT_KINDS:
             raise TruthError(
@@ -104,7 +111,22 @@ def _parse_frame(entry: dict[str, Any], where: str) -> FrameTruth:
         tip = instrument.get("tip_px")
         if tip is not None:
             tips[instrument["kind"]].append(_parse_point(tip, where))
-    return FrameTruth(kind, {name: np.reshape(points, (-1, 2)) for name, points in tips.items()})
+        if instrument.get("centerline_px") is not None:
+            lines.append(_parse_line(instrument, where))
+    arrays = {name: np.reshape(points, (-1, 2)) for name, points in tips.items()}
+    return FrameTruth(kind, arrays, tuple(lines))
+
+
+def _parse_line(instrument: dict[str, Any], where: str) -> LineTruth:
+    try:
+        points = np.array(instrument["centerline_px"], np.float64)
+        values = [instrument.get(key) for key in ("width_px", "contrast_to_noise")]
+        width, contrast = (None if value is None else float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise TruthError(f"{where}: {_LINE} ({error})") from error
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise TruthError(f"{where}: {_LINE} (got an array of shape {points.shape})")
+    return LineTruth(instrument["kind"], points, width, contrast)
 
 
 def _parse_point(value: Any, where: str) -> list[float]:
