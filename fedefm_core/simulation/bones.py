@@ -101,7 +101,7 @@ def add_ribs(
     back: list[Curve] = []
     front: list[Curve] = []
     half_back, half_front = arc(-np.pi * 0.62, np.pi * 0.05), arc(np.pi * 0.05, np.pi * 0.7)
-    sides = (1.0, -1.0) if rng.random() < 0.8 else (float(rng.choice([-1.0, 1.0])),)
+    sides = (1.0, -1.0) if rng.random() < 0.55 else (float(rng.choice([-1.0, 1.0])),)
     for start in np.arange(top - 2 * spacing, size + 4 * spacing, spacing):
         bend = rng.normal(0, 0.02)
         for side in sides:
@@ -109,7 +109,7 @@ def add_ribs(
                 local = half * (reach, reach * (flat + bend))
                 local[:, 1] += slope * local[:, 0]
                 group.append(placed(local * (side, 1), (spine_x, start), lean, 1))
-    for group, share in ((back, 1.0), (front, rng.uniform(0.2, 1.0))):
+    for group, share in ((back, 1.0), (front, rng.uniform(0.1, 0.9))):
         _add_rib_wall(rng, image, group, unit, width, strength * share)
 
 

@@ -128,7 +128,7 @@ def _add_pacemaker(rng: Rng, image: Image, unit: float) -> None:
     unit = _coarse(image, unit)
     center, angle = rng.uniform(0.05, 0.95, 2) * size, rng.uniform(0, 6.3)
     can, inner, lead = (blank(size) for _ in range(3))
-    side = rng.uniform(45, 90) * unit
+    side = rng.uniform(45, 90) * min(unit, 1.3 * size / 512)
     box = [
         (-1, -0.6),
         (-0.6, -0.9),

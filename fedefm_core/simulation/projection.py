@@ -195,9 +195,10 @@ def _turned(volume: _Volume, angle: float) -> Image:
     side = _SLAB * (int(np.hypot(rows, columns)) // _SLAB)
     matrix = cv2.getRotationMatrix2D(((columns - 1) / 2, (rows - 1) / 2), np.degrees(angle), 1.0)
     matrix[:, 2] += ((side - columns) / 2, (side - rows) / 2)
+    matrix[1] /= 2  # along the rays every second voxel will do
     turned = np.empty((count, side // _SLAB, side), np.float32)
     for index in range(count):
-        whole = cv2.warpAffine(volume[index], matrix, (side, side)).astype(np.float32)
+        whole = cv2.warpAffine(volume[index], matrix, (side, side // 2)).astype(np.float32)
         turned[index] = _SLAB * cv2.resize(
             whole, (side, side // _SLAB), interpolation=cv2.INTER_AREA
         )
