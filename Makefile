@@ -7,7 +7,8 @@ SOURCE ?=
 # Parallel test processes; each has a ROS_DOMAIN_ID of its own.
 JOBS ?= 2
 # Training and export of the shipped model.
-MODEL_CONFIG ?= config/finetune_wirenet.yaml
+# The second file names real images to draw on; without them: MODEL_CONFIG=config/finetune_wirenet.yaml
+MODEL_CONFIG ?= config/finetune_wirenet.yaml config/real_backgrounds.yaml
 MODEL_RUN ?= runs/wirenet
 MODEL_FILE ?= fedefm_core/models/wirenet-int8.onnx
 

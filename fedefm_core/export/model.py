@@ -218,10 +218,17 @@ def _check_seeds(settings: ExportSettings, config: Mapping[str, Any]) -> None:
 
 def _describe_data(config: Mapping[str, Any]) -> str:
     try:
-        frames = config["steps"] * config["batch_size"]
-        return f"{frames} frames of fedefm_core's X-ray simulator, seed {config['seed']}"
-    except (KeyError, TypeError):
+        samples = config["steps"] * config["batch_size"]
+        pool, seed = config.get("pool_frames", 0), config["seed"]
+        drawn = f"{pool} frames" if pool else f"{samples} frames"
+        text = f"{drawn} of fedefm_core's X-ray simulator, seed {seed}"
+        if pool:
+            text += f", seen in {config['steps']} steps of {config['batch_size']} crops"
+        sources = (config.get("simulation") or {}).get("backgrounds") or ()
+        names = [f"{source['path']} ({100 * source['share']:.0f} %)" for source in sources]
+    except (AttributeError, KeyError, TypeError, ValueError):
         return ""
+    return f"{text}; drawn in part on real images: {', '.join(names)}" if names else text
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:
