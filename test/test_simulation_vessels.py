@@ -45,6 +45,17 @@ def test_walls_open_where_a_branch_leaves() -> None:
     assert (space.depth[mouth] > 4).all()
 
 
+@pytest.mark.parametrize(("x", "radius", "seen"), [(-200.0, 12.0, 0.0), (64.0, 400.0, 800.0)])
+def test_tubes_that_miss_or_fill_the_image(x: float, radius: float, seen: float) -> None:
+    """There is no edge to be at a distance from."""
+    path = np.array([(x, 0.0), (x, 64.0), (x, 128.0)])
+    space = lumen([Tube(path, np.full(3, radius))], 128)
+    assert np.isfinite(space.depth).all()
+    assert np.isfinite(space.chord(3.0)).all()
+    assert space.chord()[64, 64] <= seen
+    assert (space.depth[64, 64] > 0) == (seen > 0)
+
+
 def test_rounded_path_keeps_its_ends() -> None:
     path = rounded_path([(0.0, 0.0), (50.0, 0.0), (50.0, 40.0)], 6.0)
     np.testing.assert_allclose(path[[0, -1]], [(0, 0), (50, 40)])

@@ -52,7 +52,7 @@ class Lumen:
         depth *= radius
         np.sqrt(depth, out=depth)
         depth *= 2
-        return depth
+        return np.asarray(depth, np.float32)
 
 
 def lumen(tubes: Sequence[Tube], size: int) -> Lumen:
@@ -92,8 +92,9 @@ def _fill(mask: Mask, radius: Mask, path: Curve, radii: Array) -> None:
 def _signed_distance(cover: Mask) -> Image:
     """Pixels to the edge, positive inside, with what partly covered pixels tell of its place."""
     solid = (cover >= 128).astype(np.uint8)
-    inside = np.asarray(cv2.distanceTransform(solid, cv2.DIST_L2, 5), np.float32)
-    outside = np.asarray(cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3), np.float32)
+    farthest = np.float32(sum(solid.shape))  # OpenCV: infinite where there is no edge at all
+    inside = np.minimum(cv2.distanceTransform(solid, cv2.DIST_L2, 5), farthest)
+    outside = np.minimum(cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3), farthest)
     # Counted from pixel centres by OpenCV, here from the edge.
     distance = inside - outside - solid + np.float32(0.5)
     partly = ((cover > 0) & (cover < 255)).astype(np.float32)
@@ -126,9 +127,9 @@ def rounded_path(corners: npt.ArrayLike, sigma: float) -> Curve:
         borderType=cv2.BORDER_REPLICATE,
     )
     smooth[0], smooth[-1] = path[0], path[-1]
-    smooth = np.asarray(smooth, np.float64)
-    length = arc_length(smooth)
-    return _interpolated(smooth, length, max(int(length[-1]), 2))
+    curve: Curve = np.asarray(smooth, np.float64)
+    length = arc_length(curve)
+    return _interpolated(curve, length, max(int(length[-1]), 2))
 
 
 def _interpolated(points: Curve, length: Array, count: int) -> Curve:
