@@ -200,16 +200,18 @@ def ranzcr_clip(root: Path) -> None:
 def eiphantom(root: Path) -> None:
     for part, count in (("phantom_train", 5), ("phantom_test", 2)):
         for number in range(count):
-            seed = number + 10 * (part == "phantom_test")
+            seed = 200 + number + 10 * (part == "phantom_test")
             write(root / f"{part}/images/{number}.png", picture(seed))
             write(root / f"{part}/masks/{number}.npy", box(2).astype(np.int64))
-    write(root / "animal_train/images/0.png", picture(77))
+    for number in range(3):
+        write(root / f"animal_train/images/{number}.png", picture(400 + number))
+        write(root / f"animal_train/masks/{number}.npy", box(1).astype(bool))
 
 
 def eisimulation(root: Path) -> None:
     for part, count in (("sim_train", 5), ("sim_test", 2)):
         for number in range(count):
-            seed = number + 10 * (part == "sim_test")
+            seed = 300 + number + 10 * (part == "sim_test")
             write(root / f"{part}/images/{number}.png", picture(seed))
             write(root / f"{part}/masks/{number}_mask.png", box(37))
 
@@ -227,6 +229,7 @@ TREES = {
     "chase_db1": chase_db1,
     "decathlon": decathlon,
     "drive": drive,
+    "eianimal": eiphantom,
     "eiphantom": eiphantom,
     "eisimulation": eisimulation,
     "pictures": pictures,

@@ -21,6 +21,7 @@ EXPECTED = {
     "chase_db1": ({"train": 8, "test": 4}, 12, 6, "background vessel"),
     "decathlon": ({"train": 16, "test": 4}, 16, 5, "background Vessel Tumour"),
     "drive": ({"train": 5, "test": 2}, 5, 7, "background vessel"),
+    "eianimal": ({"train": 3}, 3, 3, "background catheter guidewire"),
     "eiphantom": ({"train": 5, "test": 2}, 7, 7, "background catheter guidewire"),
     "eisimulation": ({"train": 5, "test": 2}, 7, 7, "background instrument"),
     "pictures": ({None: 6}, 4, 6, "background catheter guidewire"),
@@ -92,9 +93,9 @@ def test_png_pixels_come_through_untouched(tree):
     records = ADAPTERS["eiphantom"](tree("eiphantom")).records
     first = next(iter(decode(records[0], [0])))
     by_name = {r.path.parent.parent.name + r.path.stem: r for r in records}
-    np.testing.assert_array_equal(first.grey, picture(10))  # phantom_test comes first
+    np.testing.assert_array_equal(first.grey, picture(210))  # phantom_test comes first
     np.testing.assert_array_equal(
-        next(iter(decode(by_name["phantom_train3"], [0]))).grey, picture(3)
+        next(iter(decode(by_name["phantom_train3"], [0]))).grey, picture(203)
     )
 
 

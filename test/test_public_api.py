@@ -14,6 +14,11 @@ pytestmark = pytest.mark.packaging
 
 PUBLIC = {
     "fedefm_core.cli": "app main",
+    "fedefm_core.corpora": """
+        ADAPTERS SPLITS Corpus CorpusSample CorpusSettings DataSet Listing Manifest
+        PartitionSettings Record Sample SiloData Split check_corpora describe_silos gather
+        label_names list_corpora load_corpora load_manifest partition silos_of
+    """,
     "fedefm_core.evaluation": "",
     "fedefm_core.export": "",
     "fedefm_core.finetuning": "FinetuneSettings finetune",

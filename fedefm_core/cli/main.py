@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from fedefm_core.errors import FedefmError
+from fedefm_core.errors import FedefmError, ManifestError
 
 app = typer.Typer(
     name="fedefm_core",
@@ -18,12 +18,13 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; exit 1 with a sentence on stderr when something was wrong."""
+    """Run the command line; exit 1 with a sentence on stderr when something was wrong, 2 when a
+    manifest was: it is part of the command line, and nothing was done."""
     try:
         app()
     except FedefmError as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ManifestError) else 1)
     except KeyboardInterrupt:
         typer.secho("Interrupted.", err=True)
         sys.exit(130)

@@ -106,6 +106,8 @@ def load_manifest(path: Path | None = None, overrides: Sequence[str] = ()) -> Ma
     try:
         values = load_settings(_Unchecked, path, overrides).model_extra or {}
         where = str(path) if path else "the manifest"
+        if path is None:
+            values["corpora"] = _over_default(values.get("corpora", {}))
         if isinstance(values.get("corpora"), dict):
             corpora = values["corpora"].items()
             values["corpora"] = {n: _corpus(v, f"{where}, corpora.{n}") for n, v in corpora}
@@ -162,6 +164,14 @@ class _Unchecked(Settings):
     """Any keys: the entries of a mapping are parsed one by one, so that each is named."""
 
     model_config = ConfigDict(extra="allow")
+
+
+def _over_default(given: Any) -> dict[str, Any]:
+    """The embedded corpora, as plain values, with what was given of them."""
+    corpora: dict[str, Any] = {n: c.model_dump() for n, c in DEFAULT_CORPORA.items()}
+    for name, values in given.items():
+        corpora[name] = {**corpora.get(name, {}), **values}
+    return corpora
 
 
 def _corpus(values: Any, where: str) -> CorpusSettings:

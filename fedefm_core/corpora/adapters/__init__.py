@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedefm_core.corpora.adapters.angiography import arcade
 from fedefm_core.corpora.adapters.chest import ranzcr_clip
-from fedefm_core.corpora.adapters.instruments import cathaction, eiphantom, eisimulation
+from fedefm_core.corpora.adapters.instruments import cathaction, eianimal, eiphantom, eisimulation
 from fedefm_core.corpora.adapters.pictures import pictures
 from fedefm_core.corpora.adapters.retina import chase_db1, drive
 from fedefm_core.corpora.adapters.volumes import decathlon, sennet, vessel12
@@ -22,6 +22,7 @@ ADAPTERS: Mapping[str, Adapter] = {
     "chase_db1": chase_db1,
     "decathlon": decathlon,
     "drive": drive,
+    "eianimal": eianimal,
     "eiphantom": eiphantom,
     "eisimulation": eisimulation,
     "pictures": pictures,

@@ -39,10 +39,19 @@ def cathaction(path: Path) -> DataSet:
 def eiphantom(path: Path) -> DataSet:
     """phantom_train/images/NAME.png with phantom_train/masks/NAME.npy, phantom_test alike.
 
-    The same layout holds the animal images. Masks: 0 background, 1 catheter, 2 guidewire.
+    Masks: 0 background, 1 catheter, 2 guidewire.
     """
+    return _with_npy_masks(path, "phantom")
+
+
+def eianimal(path: Path) -> DataSet:
+    """As eiphantom, in animal_train and animal_test."""
+    return _with_npy_masks(path, "animal")
+
+
+def _with_npy_masks(path: Path, prefix: str) -> DataSet:
     records: list[Record] = []
-    for folder, split in _halves(path, "phantom"):
+    for folder, split in _halves(path, prefix):
         images, masks = folder / "images", folder / "masks"
         records += _paired(images, masks, ".npy", class_values, split, _own_group)
     return DataSet(found(records, path, "images/NAME.png with masks/NAME.npy"), tuple(CLASS_NAMES))
