@@ -15,7 +15,8 @@ import numpy.typing as npt
 Pair = tuple[int, int]
 Matching = tuple[Pair, ...]
 
-_STEPS = 100  # within 1 % of the optimum on all shipped underlays
+_MAX_STEPS = 400
+_TOLERANCE = 0.01  # of the best connectivity
 # Of the smallest eigenvalue: it is sharp enough for 3 digits and still lets the ascent converge.
 _TEMPERATURE = 0.03
 _DIGITS = 6  # of a probability, so that the last bits of a linear algebra library do not matter
@@ -48,17 +49,22 @@ def activation_probabilities(
     Maximizes the second smallest eigenvalue of Σ p_j L_j, L_j being the Laplacian of matching j,
     over 0 <= p <= 1 with Σ p = budget · number of matchings (MATCHA's concave problem 5).
     Frank-Wolfe on the soft minimum of the eigenvalues: the best direction is simply to use fully
-    those matchings whose gradient is largest.
+    those matchings whose gradient is largest. What that direction promises bounds the optimum, so
+    the ascent ends when the best found is within 1 % of it.
     """
     laplacians = np.array([_laplacian(size, matching) for matching in matchings])
     total = budget * len(matchings)
     current = np.full(len(matchings), budget)
-    best, best_connectivity = current, -np.inf
-    for step in range(_STEPS):
+    best, best_connectivity, bound = current, -np.inf, np.inf
+    for step in range(_MAX_STEPS):
         connectivity, gradient = _soft_connectivity(laplacians, current)
         if connectivity > best_connectivity:
             best, best_connectivity = current, connectivity
-        current = current + 2 / (step + 8) * (_fullest(gradient, total) - current)
+        direction = _fullest(gradient, total)
+        bound = min(bound, float(gradient @ direction))
+        if bound <= (1 + _TOLERANCE) * best_connectivity:
+            break
+        current = current + 2 / (step + 8) * (direction - current)
     return tuple(round(float(probability), _DIGITS) for probability in best)
 
 

@@ -28,6 +28,7 @@ def topology_report(
         timing = time_topology(topology, network, settings)
         report[topology.name] = {
             "gossip_ms": timing.gossip_ms,
+            "gossip_replayed_ms": timing.replayed_ms,
             "mfd_ms": timing.mfd_ms,
             "links_per_round": timing.links,
             "gossip_bytes_per_link": model_bytes,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import pairwise
@@ -105,36 +105,45 @@ def load_underlay(name: str | Path) -> Underlay:
 
 def connect(
     underlay: Underlay,
-    silos: Sequence[str] | None = None,
+    silos: Mapping[str, str] | Sequence[str] | None = None,
     *,
     known_capacities: bool = False,
 ) -> Network:
     """Derive the road between each two silos: the shortest path through the underlay.
 
-    silos: nodes of the underlay that take part, default all; paths may lead over the others.
+    silos: nodes of the underlay that take part, default all; paths may lead over the others. Or a
+    mapping from the name of each silo to the node where it is: two may share a node, with no
+    distance and one link between them.
     The bandwidth of a path is the least capacity on it, divided by the number of its links. By
     default each link has LINK_MBIT_S, as in the published figures; with known_capacities, those
-    links that state their own capacity have it. Raises ConfigError for a silo that is no node.
+    links that state their own capacity have it. Raises ConfigError for a node that is not there.
     """
-    silos = tuple(underlay.places if silos is None else silos)
-    _check_silos(silos, underlay)
-    size = len(silos)
+    sites = (
+        dict(silos)
+        if isinstance(silos, Mapping)
+        else _at_home(underlay.places if silos is None else silos)
+    )
+    for node in sites.values():
+        _check_node(node, underlay)
+    _check_names(tuple(sites))
+    size = len(sites)
     latency, bandwidth = np.zeros((size, size)), np.full((size, size), np.inf)
     linked = np.zeros((size, size), dtype=np.bool_)
-    for row, source in enumerate(silos):
+    for row, source in enumerate(sites.values()):
         lengths, paths = nx.single_source_dijkstra(underlay.graph, source, weight="km")
-        for column, target in enumerate(silos):
-            if source == target:
+        for column, target in enumerate(sites.values()):
+            if row == column:
                 continue
             links = [underlay.graph.edges[link] for link in pairwise(paths[target])]
-            least = min((known_capacities and link["mbit_s"]) or LINK_MBIT_S for link in links)
+            capacities = [(known_capacities and link["mbit_s"]) or LINK_MBIT_S for link in links]
             latency[row, column] = LATENCY_MS_PER_KM * lengths[target] + LATENCY_MS_PER_PATH
-            bandwidth[row, column] = least * BITS_PER_MS / len(links)
-            linked[row, column] = underlay.graph.has_edge(source, target)
+            least = min(capacities, default=LINK_MBIT_S)
+            bandwidth[row, column] = least * BITS_PER_MS / max(len(links), 1)
+            linked[row, column] = source == target or underlay.graph.has_edge(source, target)
     # Of several shortest paths the two directions may take different ones: take the worse.
     bandwidth = np.minimum(bandwidth, bandwidth.T)
-    places = {silo: underlay.places[silo] for silo in silos}
-    return Network(silos, np.maximum(latency, latency.T), bandwidth, linked, places)
+    places = {silo: underlay.places[node] for silo, node in sites.items()}
+    return Network(tuple(sites), np.maximum(latency, latency.T), bandwidth, linked, places)
 
 
 def alike(silos: Sequence[str]) -> Network:
@@ -191,13 +200,18 @@ def _check_connected(graph: nx.Graph[str], path: Path) -> None:
         raise ConfigError(f"In {path}: no links lead to {', '.join(cut_off)}")
 
 
-def _check_silos(silos: Sequence[str], underlay: Underlay) -> None:
-    _check_names(silos)
-    for silo in silos:
-        if silo not in underlay.places:
-            nearest = difflib.get_close_matches(silo, underlay.places, n=1)
-            hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-            raise ConfigError(f"'{silo}' is no node of the underlay {underlay.name}{hint}")
+def _at_home(nodes: Iterable[str]) -> dict[str, str]:
+    """Return each node as the silo of its own name."""
+    nodes = tuple(nodes)
+    _check_names(nodes)
+    return {node: node for node in nodes}
+
+
+def _check_node(node: str, underlay: Underlay) -> None:
+    if node not in underlay.places:
+        nearest = difflib.get_close_matches(node, underlay.places, n=1)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        raise ConfigError(f"'{node}' is no node of the underlay {underlay.name}{hint}")
 
 
 def _check_names(silos: Sequence[str]) -> None:
