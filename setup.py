@@ -102,8 +102,8 @@ setup(
     entry_points={
         "console_scripts": [
             "fedefm_core = fedefm_core.cli:main",
-            "playback_node = fedefm_ros.playback_node:main",
-            "segmentation_node = fedefm_ros.segmentation_node:main",
+            "playback_node = fedefm_ros.entry:playback_node",
+            "segmentation_node = fedefm_ros.entry:segmentation_node",
         ],
     },
 )

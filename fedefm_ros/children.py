@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import yaml
 
-STOP_TIMEOUT_S = 10.0
+from fedefm_ros.entry import END_WITH
+
+STOP_TIMEOUT_S = 30.0
 LOG_LINES_SHOWN = 12
 
 
@@ -38,12 +41,13 @@ def start_node(
 ) -> Child:
     """Start fedefm_ros.<name> with parameters; its output goes to log_folder/<name>.log.
 
-    It gets a session of its own, so that a Ctrl-C at the terminal reaches it only through us.
+    It gets a session of its own, so that a Ctrl-C at the terminal reaches it only through us, and
+    it ends when the thread that calls this does, however that ends.
     """
     log_folder.mkdir(parents=True, exist_ok=True)
     parameter_file = log_folder / f"{name}.yaml"
     parameter_file.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters)}}))
-    command = [sys.executable, "-m", f"fedefm_ros.{name}"]
+    command = [sys.executable, "-m", "fedefm_ros.entry", name]
     command += ["--ros-args", "--params-file", str(parameter_file)]
     log = log_folder / f"{name}.log"
     with log.open("wb") as stream:
@@ -53,6 +57,7 @@ def start_node(
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env={**os.environ, END_WITH: str(os.getpid())},
         )
     return Child(name, process, log, ends_by_itself)
 

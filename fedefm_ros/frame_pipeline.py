@@ -17,6 +17,7 @@ from fedefm_core.perception import Perception, Segmenter, TrackPhase
 from fedefm_ros.messages import image_to_array, stamp_to_ns
 
 MIN_SIDE_PX = 32  # nothing can be seen on less
+SLOW_S = 2.0  # a frame no older than this may have waited here; an older one has another clock
 RESTART_NS = 1_000_000_000  # a stamp that jumps back this far is a source that starts again
 
 # Reasons why a frame is refused, beside fedefm_core.frames.encoding.REASONS.
@@ -112,11 +113,13 @@ class FramePipeline:
 def check_age(age_s: float, max_age_s: float) -> None:
     """Raise FrameError for a frame that is older than max_age_s, or as far in the future; 0 = off.
 
-    The sentence says by how much, and names the two usual causes.
+    The sentence says by how much, and names the usual causes.
     """
     if max_age_s <= 0 or -max_age_s <= age_s <= max_age_s:
         return
     causes = "is 'use_sim_time' the same here and at the publisher, and are their clocks in step?"
+    if 0 < age_s < SLOW_S:
+        causes = f"is this machine too slow or too busy for the frames that come? Else, {causes}"
     if age_s > 0:
         raise FrameError(
             f"the frame is {age_s:.3f} s old, more than max_age = {max_age_s:g} s: {causes}",

@@ -11,10 +11,11 @@ Ctrl-C ends all. An argument left empty leaves the value to params_file, or to t
 import os
 import posixpath
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from fedefm_ros.entry import END_WITH
 from fedefm_ros.transport import LARGE_DATA, LOCALHOST_VARIABLES, TRANSPORT_VARIABLE
 from launch import LaunchContext, LaunchDescription
 
@@ -97,19 +98,23 @@ def generate_launch_description() -> LaunchDescription:
 def nodes(context: LaunchContext) -> list[Node]:
     """segmentation_node, and playback_node when there is a source."""
     given = context.launch_configurations
+    file = given["params_file"]
+    if file and not os.path.isfile(file):  # launch_ros only warns, and the defaults would run
+        raise RuntimeError(f"Launch argument 'params_file': there is no file '{file}'.")
     parameters = {"autostart": flag(given["autostart"])}
     parameters |= {name: text(given[name]) for name in ("model", "runtime") if given[name]}
     if given["overlay"]:
         parameters["overlay"] = flag(given["overlay"])
     started = [node("segmentation_node", parameters, given)]
     if given["source"]:
-        rate = ParameterValue(float(given["rate"]), value_type=float)
+        rate = ParameterValue(number("rate", given["rate"]), value_type=float)
         playback = {"source": text(given["source"]), "rate": rate, "loop": True}
-        started.append(node("playback_node", playback, given))
+        # It plays in a loop: when it ends, the source cannot be played, and all is over.
+        started.append(node("playback_node", playback, given, on_exit=[Shutdown()]))
     return started
 
 
-def node(name: str, parameters: dict, given: dict) -> Node:
+def node(name: str, parameters: dict, given: dict, **more: object) -> Node:
     """One of our nodes, with what both have in common."""
     topic = given["image_topic"]
     if given["image_transport"]:
@@ -126,8 +131,12 @@ def node(name: str, parameters: dict, given: dict) -> Node:
             ("camera_info", posixpath.join(posixpath.dirname(topic), "camera_info")),
         ],
         ros_arguments=["--log-level", given["log_level"]],
-        additional_env=transport_environment(given["transport"], bool(given["source"])),
+        additional_env={
+            END_WITH: str(os.getpid()),
+            **transport_environment(given["transport"], bool(given["source"])),
+        },
         output="screen",
+        **more,
     )
 
 
@@ -138,6 +147,14 @@ def transport_environment(transport: str, has_source: bool) -> dict[str, str]:
     wide = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "0"}
     undone = {name: wide[name] for name in LOCALHOST_VARIABLES if name in os.environ}
     return {TRANSPORT_VARIABLE: LARGE_DATA, **undone}
+
+
+def number(name: str, value: str) -> float:
+    """The value of a launch argument as a float."""
+    try:
+        return float(value)
+    except ValueError:
+        raise RuntimeError(f"Launch argument '{name}' must be a number (got '{value}').") from None
 
 
 def text(value: str) -> ParameterValue:

@@ -323,6 +323,13 @@ def test_age_limits(age_s: float, max_age_s: float, reason: str) -> None:
     assert reason_of(age_s, max_age_s) == reason
 
 
+def test_a_frame_that_is_a_little_too_old_may_mean_a_slow_machine() -> None:
+    with pytest.raises(FrameError, match="too slow or too busy"):
+        check_age(0.3, 0.2)
+    with pytest.raises(FrameError, match=r"12.000 s old, .*: is 'use_sim_time' the same"):
+        check_age(12.0, 0.2)
+
+
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
     model = write_threshold_model(tmp_path_factory.mktemp("model") / "threshold.onnx")

@@ -8,8 +8,12 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from fedefm_ros.entry import END_WITH
+from fedefm_ros.transport import LARGE_DATA, TRANSPORT_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LAUNCH_FILE = REPOSITORY / "launch" / "segment.launch.py"
@@ -94,16 +98,35 @@ def test_a_live_topic_starts_one_node_and_keeps_the_robots_transport(
 ) -> None:
     (node,) = started(launch_file)
     assert node.node_executable == "segmentation_node"
-    assert not node.additional_env
+    assert set(environment(node)) == {END_WITH}
+
+
+def environment(node: Any) -> dict[str, str]:
+    """What a node is started with besides launch's own environment."""
+    return {name[0].text: value[0].text for name, value in node.additional_env}
 
 
 def test_a_source_adds_the_playback_node_and_sets_both_ends(launch_file: ModuleType) -> None:
     nodes = started(launch_file, source="sim")
     assert [node.node_executable for node in nodes] == ["segmentation_node", "playback_node"]
-    assert all(node.additional_env for node in nodes)
-    assert not any(
-        node.additional_env for node in started(launch_file, source="sim", transport="default")
-    )
+    for node in nodes:
+        assert environment(node)[TRANSPORT_VARIABLE] == LARGE_DATA
+    for node in started(launch_file, source="sim", transport="default"):
+        assert TRANSPORT_VARIABLE not in environment(node)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"params_file": "/nowhere.yaml"}, "'params_file': there is no file '/nowhere.yaml'"),
+        ({"source": "sim", "rate": "abc"}, r"'rate' must be a number \(got 'abc'\)"),
+    ],
+)
+def test_wrong_arguments_are_answered_with_a_sentence(
+    launch_file: ModuleType, given: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(RuntimeError, match=sentence):
+        started(launch_file, **given)
 
 
 def test_the_launch_description_declares_all_arguments(launch_file: ModuleType) -> None:
