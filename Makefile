@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # Input of the demo: empty is the live simulator, else a file or folder of X-ray images.
 SOURCE ?=
+# Frames a second; 0 is the source's own, or fewer where this machine does not segment so many.
+RATE ?= 0
 # Parallel test processes; each has a ROS_DOMAIN_ID of its own.
 JOBS ?= 2
 # Training and export of the shipped model.
@@ -22,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: help demo test test-slow lint format model clean distclean
 
 help:
-	@echo 'make demo [SOURCE=path]  300 frames through ROS 2 on this machine; results in out/demo'
+	@echo 'make demo [SOURCE=path] [RATE=hz]  300 frames through ROS 2 on this machine; results in out/demo'
 	@echo 'make test                linters, types and the quick tests'
 	@echo 'make test-slow           the tests that take long'
 	@echo 'make lint                linters and types only'
@@ -31,7 +33,7 @@ help:
 	@echo 'make clean               remove what was built; distclean also removes $(VENV)'
 
 demo: $(VENV)/.has-demo
-	$(BIN)/python -m fedefm_ros.demo --source "$(SOURCE)" --out out/demo
+	$(BIN)/python -m fedefm_ros.demo --source "$(SOURCE)" --rate $(RATE) --out out/demo
 
 test: lint
 	$(PYTEST) -n $(JOBS) --dist loadfile -m 'not slow'

@@ -45,6 +45,7 @@ from fedefm_ros.children import (
     stop_node,
 )
 from fedefm_ros.demo_pictures import draw_run
+from fedefm_ros.demo_rate import MIN_ANSWERS, answered_hz, rate_held
 from fedefm_ros.demo_report import percentiles, print_summary, read_sent, summarise
 from fedefm_ros.playback import SIMULATOR, PlaybackSource, open_playback
 from fedefm_ros.recorder import Recorder, Recording
@@ -52,13 +53,18 @@ from fedefm_ros.runner import SIGNALS, set_on_signals
 from fedefm_ros.transport import LARGE_DATA, claim_domain, large_data_environment
 
 POLL_S = 0.05
-ANSWER_TIMEOUT_S = 10.0  # for what a node says at once
+ANSWER_TIMEOUT_S = 30.0  # for what a node says at once
+REHEARSAL_S = 2.5  # at least, to find the rate that this machine holds
 SLACK_S = 60.0  # beyond the time that all frames take at their rate
 DRAIN_TIMEOUT_S = 2.0  # from the last frame sent to the last mask
 READ_AHEAD = 600  # frames; so many are ready before the first is sent
 DEFAULT_SEED = 20_263  # from 20260 on, the first insertion with a catheter and a guidewire in view
 # Only its ratio to camera_info's K[0] matters, and both nodes are given the same number.
 SOURCE_DETECTOR_DISTANCE_M = 1.0
+RATE_HELP = (
+    "frames a second; 0: the source's own (the simulator's is 30), or fewer where this machine "
+    "does not segment so many"
+)
 REPORT, SENT_LOG = "report.json", "sent.jsonl"
 
 
@@ -68,7 +74,10 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; source '' is the simulator, model '' the shipped default."""
+    """What was asked for; source '' is the simulator, model '' the shipped default.
+
+    rate: 0 is the source's own, or less where this machine does not segment so many.
+    """
 
     source: str
     out: Path
@@ -123,7 +132,7 @@ def run(options: Options) -> dict[str, Any]:
     options.logs.mkdir(parents=True, exist_ok=True)
     for stale in (options.out / REPORT, options.logs / SENT_LOG):
         stale.unlink(missing_ok=True)
-    recording = _play(options, model)
+    recording, rate = _play(options, source, model)
     print("Drawing ...", flush=True)
     records = draw_run(source, read_sent(options.logs / SENT_LOG), recording, options.out)
     report = {
@@ -133,6 +142,7 @@ def run(options: Options) -> dict[str, Any]:
             "stamp_to_tip": percentiles(recording.durations_ms[interface.PIPELINE_LATENCY]),
         },
         "source": source.name,
+        "rate": asdict(rate),
         **_surroundings(options, model, recording),
     }
     (options.out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
@@ -173,7 +183,19 @@ def _open(options: Options) -> PlaybackSource:
     )
 
 
-def _play(options: Options, model: Path) -> Recording:
+@dataclass(frozen=True)
+class Rate:
+    """Frames a second: of the source, as played, and as answered in a rehearsal of the source's.
+
+    answered_hz: None when the rate was given, and so nothing was rehearsed.
+    """
+
+    source_hz: float
+    played_hz: float
+    answered_hz: float | None = None
+
+
+def _play(options: Options, source: PlaybackSource, model: Path) -> tuple[Recording, Rate]:
     """Run both nodes for one playback and return what came back."""
     domain, claim = (options.domain, None) if options.domain else claim_domain()
     environment = large_data_environment(domain)
@@ -182,17 +204,19 @@ def _play(options: Options, model: Path) -> Recording:
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         with _watching() as watch, _spinning(Recorder()) as recorder:
-            _run_nodes(options, model, recorder, watch)
+            rate = _run_nodes(options, source, model, recorder, watch)
             recording = recorder.recording()
     finally:
         rclpy.try_shutdown()
         if claim is not None:
             claim.close()
-    return recording
+    return recording, rate
 
 
-def _run_nodes(options: Options, model: Path, recorder: Recorder, watch: Watch) -> None:
-    """Start both nodes and wait for the end of playback."""
+def _run_nodes(
+    options: Options, source: PlaybackSource, model: Path, recorder: Recorder, watch: Watch
+) -> Rate:
+    """Start both nodes and wait for the end of playback; return the rate of it."""
     print("Starting both nodes ...", flush=True)
     player = start_node("playback_node", _playing(options), options.logs, ends_by_itself=True)
     watch.children.append(player)
@@ -201,14 +225,48 @@ def _run_nodes(options: Options, model: Path, recorder: Recorder, watch: Watch) 
     )
     # playback_node rehearses with the first frame: an answer proves that discovery is over.
     watch.wait(recorder.has_answer, options.timeout, "an answer to the first frame")
+    rate = Rate(source.rate_hz, source.rate_hz)
+    if not options.rate:
+        rate = _rehearse(source, recorder, watch, options.timeout)
     watch.wait(recorder.start_playback, ANSWER_TIMEOUT_S, "playback_node to begin")
-    print(f"Playing {options.frames} frames at {options.rate:g} Hz ...", flush=True)
-    duration_s = options.frames / options.rate + SLACK_S
-    watch.wait(lambda: player.process.poll() is not None, duration_s, "the end of playback")
+    seconds = options.frames / rate.played_hz
+    print(
+        f"Playing {options.frames} frames at {rate.played_hz:.3g} Hz: {seconds:.0f} s ...",
+        flush=True,
+    )
+    watch.wait(lambda: player.process.poll() is not None, seconds + SLACK_S, "the end of playback")
     last = read_sent(options.logs / SENT_LOG)[-1].stamp_ns
     watch.poll(lambda: recorder.has_answer(last), DRAIN_TIMEOUT_S)
     recorder.forget_diagnostics()  # those to come count all frames
     watch.wait(recorder.has_diagnostics, ANSWER_TIMEOUT_S, "the node's diagnostics")
+    return rate
+
+
+def _rehearse(source: PlaybackSource, recorder: Recorder, watch: Watch, timeout_s: float) -> Rate:
+    """Find the rate that this machine holds, say so when it is not the source's, and set it."""
+    skipped = len(recorder.answered_ns())  # while the nodes found each other
+    began = time.monotonic()
+
+    def is_over() -> bool:
+        enough = len(recorder.answered_ns()) - skipped >= MIN_ANSWERS
+        return enough and time.monotonic() - began >= REHEARSAL_S
+
+    watch.wait(is_over, timeout_s, f"{MIN_ANSWERS} answers to the first frame")
+    answered = recorder.answered_ns()[skipped:]
+    rate = Rate(source.rate_hz, rate_held(answered, source.rate_hz), answered_hz(answered))
+    if rate.played_hz < rate.source_hz:
+        print(
+            f"Of {rate.source_hz:.3g} frames a second this machine answers "
+            f"{rate.answered_hz:.1f}: playing slower. (make demo RATE={rate.source_hz:.3g} plays "
+            "at full speed and loses frames.)",
+            flush=True,
+        )
+        watch.wait(
+            lambda: recorder.set_playback_rate(rate.played_hz),
+            ANSWER_TIMEOUT_S,
+            "playback_node to take another rate",
+        )
+    return rate
 
 
 def _segmenting(options: Options, model: Path) -> dict[str, object]:
@@ -311,7 +369,7 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--source", default="", help="file or folder; empty: the simulator")
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     parser.add_argument("--frames", type=_count, default=300)
-    parser.add_argument("--rate", type=_rate, default=30.0, help="frames a second")
+    parser.add_argument("--rate", type=_rate, default=0.0, help=RATE_HELP)
     parser.add_argument("--model", default="", help="file or name; empty: the shipped default")
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--kind", default="", choices=("", *KINDS), help="of simulated images")
@@ -335,8 +393,8 @@ def _count(text: str) -> int:
 
 def _rate(text: str) -> float:
     value = float(text)
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1000 Hz (got {value})")
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1000 Hz (got {value})")
     return value
 
 

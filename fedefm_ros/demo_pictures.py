@@ -58,7 +58,7 @@ def draw_run(
     """
     records: list[FrameRecord] = []
     panels: dict[int, Image] = {}
-    chosen = set(np.linspace(0, len(sent) - 1, SHEET_COLUMNS * SHEET_ROWS).round().astype(int))
+    chosen = _spread([n for n, s in enumerate(sent) if s.stamp_ns in recording.masks], len(sent))
     grey = np.zeros((1, 1), np.uint8)
     with _video(folder / "overlay.mp4", source.rate_hz) as write:
         for number, (line, played) in enumerate(replay(source, sent)):
@@ -72,6 +72,13 @@ def draw_run(
     draw_contact_sheet(panels, records, folder / "contact_sheet.png")
     draw_tip_and_latency(grey, records, folder / "tip_and_latency.png")
     return records
+
+
+def _spread(answered: Sequence[int], count: int) -> set[int]:
+    """Numbers of the frames for the contact sheet, from first to last; answered ones if any."""
+    numbers = answered or range(count)
+    at = np.linspace(0, len(numbers) - 1, SHEET_COLUMNS * SHEET_ROWS).round().astype(int)
+    return {numbers[i] for i in at}
 
 
 def draw_frame(grey: Image, perception: Perception, record: FrameRecord) -> Image:

@@ -15,6 +15,10 @@ import numpy as np
 from fedefm_core.perception.types import INSTRUMENT_KINDS
 
 NO_TRUTH = "the source is a recording: nothing tells where its tips truly are"
+LOST = (
+    "Lost frames came before the node was free: it takes the newest, drops the others and those "
+    "that have grown too old, and never lets them queue. Its own counts are in report.json."
+)
 Point = tuple[float, float]
 
 
@@ -118,12 +122,15 @@ def summarise(records: Sequence[FrameRecord], received: Collection[int]) -> dict
     errors = tip_errors(records)
     summary: dict[str, Any] = {
         "frames": count_frames([r.stamp_ns for r in records], received),
-        "latency_ms": percentiles(tip_latencies(records, "guidewire")),
-        "latency_measured": "from an image's stamp to the arrival of its guidewire/tip_pixel "
-        "in the recorder's callback, frames with a valid guidewire tip only",
+        "latency_ms": percentiles(max(r.tip_ms.values()) for r in records if r.tip_ms),
+        "latency_measured": "from an image's stamp to the arrival of its tip_pixel, of the later "
+        "one where it has two, in the recorder's callback; frames with a valid tip only",
         "latency_by_topic_ms": {
             "mask": percentiles(r.mask_ms for r in records if r.mask_ms is not None),
-            "catheter/tip_pixel": percentiles(tip_latencies(records, "catheter")),
+            **{
+                f"{kind}/tip_pixel": percentiles(tip_latencies(records, kind))
+                for kind in INSTRUMENT_KINDS
+            },
         },
         "tips": {kind: tip_counts(records, kind) for kind in INSTRUMENT_KINDS},
         "tip_error_px": errors,
@@ -150,6 +157,8 @@ def print_summary(report: Mapping[str, Any], folder: Path) -> None:
         table.add_row(*row)
     console = Console()
     console.print(table)
+    if report["frames"]["lost"]:
+        console.print(LOST, soft_wrap=True)
     console.print(
         f"Look at {folder}/overlay.mp4 (VLC, mpv or ffplay), contact_sheet.png and "
         "tip_and_latency.png; all figures are in report.json.",
@@ -161,7 +170,7 @@ def summary_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The short table as (what, value)."""
     counts = "sent {sent}, received {received}, lost {lost}".format(**report["frames"])
     latency = _in_words(report["latency_ms"], "ms")
-    rows = [("frames", counts), ("stamp to guidewire tip", latency)]
+    rows = [("frames", counts), ("stamp to tip", latency)]
     for kind in INSTRUMENT_KINDS:
         tips = ", ".join(f"{name} {n}" for name, n in report["tips"][kind].items())
         rows.append((f"{kind} tip", tips))

@@ -31,7 +31,7 @@ TYPE_NAMES = {bool: "bool", int: "integer", float: "double", str: "string"}
 class ParameterSpec:
     """One parameter. Its type is that of its default; minimum and maximum are inclusive.
 
-    live: may change at any time; otherwise only while the node is unconfigured.
+    live: may change at any time; otherwise only when the node says so.
     """
 
     name: str
@@ -101,17 +101,18 @@ class Parameters:
         node: Node,
         specs: Sequence[ParameterSpec],
         *,
-        may_set: Callable[[ParameterSpec], bool] = lambda spec: spec.live,
+        fixed: Callable[[ParameterSpec], str],
         on_set: Callable[[str, Value], None] = lambda name, value: None,
     ) -> None:
         """Declare specs on node.
 
-        may_set: is asked whether a parameter may change now. on_set: is told of each change that
-        was accepted, after all values of a request were found right.
+        fixed: is asked when a parameter may change, if not now, as in "can change only while ...";
+        empty: now. on_set: is told of each change that was accepted, after all values of a request
+        were found right.
         """
         self._node = node
         self._specs = {spec.name: spec for spec in specs}
-        self._may_set, self._on_set = may_set, on_set
+        self._fixed, self._on_set = fixed, on_set
         self._refusals: dict[str, str] = {}
         for spec in specs:
             self._declare(spec)
@@ -143,11 +144,8 @@ class Parameters:
         for change in ours:
             spec = self._specs[change.name]
             reason = refusal(spec, change.value)
-            if reason is None and not self._may_set(spec):
-                reason = (
-                    f"parameter '{spec.name}' can change only while the node is unconfigured: "
-                    "deactivate and clean up first"
-                )
+            if reason is None and (when := self._fixed(spec)):
+                reason = f"parameter '{spec.name}' {when}"
             if reason is not None:
                 return SetParametersResult(successful=False, reason=reason)
         for change in ours:

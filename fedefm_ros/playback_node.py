@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import cv2
 import numpy as np
@@ -35,7 +35,7 @@ from fedefm_core.errors import FedefmError, FrameError
 from fedefm_core.frames import Spacing
 from fedefm_core.simulation import KINDS
 from fedefm_ros.messages import ENCODINGS, array_to_image, ns_to_stamp
-from fedefm_ros.parameters import Parameters, ParameterSpec
+from fedefm_ros.parameters import Parameters, ParameterSpec, Value
 from fedefm_ros.playback import (
     SIMULATOR,
     Disturbances,
@@ -56,13 +56,21 @@ POLL_S = 0.02
 # middleware to hand them over, where they are not.
 ACKNOWLEDGE_S, LINGER_S = 5.0, 0.3
 START_SERVICE = "~/start"
+RATE = "rate"
 KEPT_BYTES = 512 * 2**20  # a looped source no larger than this is read only once
 NS_PER_S = 1_000_000_000
 MM_PER_M = 1000.0
 
 PARAMETERS = (
     ParameterSpec("source", SIMULATOR, "'sim', or a file or folder of X-ray images."),
-    ParameterSpec("rate", 0.0, "Frames a second; 0: the source's own, else 30.", "Hz", 0.0, 1e3),
+    ParameterSpec(
+        RATE,
+        0.0,
+        "Frames a second; 0: the source's own, else 30. May change until playback begins.",
+        "Hz",
+        0.0,
+        1e3,
+    ),
     ParameterSpec("limit", 0, "Frames to play in all; 0: no limit.", "frames", 0, 10**9),
     ParameterSpec("loop", False, "Begin again after the last frame."),
     ParameterSpec("exit_when_done", True, "End the process after the last frame."),
@@ -124,11 +132,12 @@ class PlaybackNode(Node):
         super().__init__("playback_node")
         self.failed = False
         self._done = done
-        self._values: dict[str, Any] = Parameters(self, PARAMETERS).values()
-        values = self._values
+        self._begun = False
+        parameters = Parameters(self, PARAMETERS, fixed=self._fixed, on_set=self._on_parameter)
+        values = self._values = parameters.values()
         self._source = open_playback(
             values["source"],
-            values["rate"],
+            values[RATE],
             values["limit"],
             values["seed"],
             values["kind"] or None,
@@ -157,6 +166,18 @@ class PlaybackNode(Node):
         self._player.join()
         if self._log is not None:
             self._log.close()
+
+    @property
+    def _rate_hz(self) -> float:
+        return float(self._values[RATE] or self._source.rate_hz)
+
+    def _fixed(self, spec: ParameterSpec) -> str:
+        if spec.name != RATE:
+            return "is taken when the node starts: start it anew"
+        return "can change only until playback begins" if self._begun else ""
+
+    def _on_parameter(self, name: str, value: Value) -> None:
+        self._values[name] = value
 
     def _prepared(self) -> Iterator[Prepared]:
         return repeated(
@@ -197,14 +218,16 @@ class PlaybackNode(Node):
         first = next(frames, None)
         if first is None or not self._await_start(first):
             return
+        self._begun = True
+        period_s = 1 / self._rate_hz
         # One period later, so that the first frame comes on time after the last rehearsed one.
-        start = time.monotonic() + 1 / self._source.rate_hz
-        slots = timetable(self._source.rate_hz, self._disturbances())
+        start = time.monotonic() + period_s
+        slots = timetable(self._rate_hz, self._disturbances())
         for prepared, slot in zip(chain([first], frames), slots, strict=False):
             if self._stop.wait(max(0.0, start + slot.send_s - time.monotonic())):
                 return
             behind = time.monotonic() - start - slot.send_s
-            if behind > 0.5 / self._source.rate_hz:  # shift the rest: no burst to catch up
+            if behind > 0.5 * period_s:  # shift the rest: no burst to catch up
                 self._late += 1
                 start += behind
             self._send(prepared, slot)
@@ -226,7 +249,7 @@ class PlaybackNode(Node):
             pass
         self.get_logger().info(
             f"{self._source.name}: ready after {time.monotonic() - started:.1f} s, "
-            f"plays at {self._source.rate_hz:g} Hz"
+            f"plays at {self._rate_hz:g} Hz"
         )
 
     def _await_start(self, first: Prepared) -> bool:
@@ -237,7 +260,7 @@ class PlaybackNode(Node):
                 return False
         while self._values["wait_for_start"] and not self._started.is_set():
             self._publish(first, self.get_clock().now().nanoseconds)
-            if self._stop.wait(1 / self._source.rate_hz):
+            if self._stop.wait(1 / self._rate_hz):
                 return False
         return not self._stop.is_set()
 

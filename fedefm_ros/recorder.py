@@ -16,6 +16,8 @@ import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PointStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Path
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
@@ -94,6 +96,25 @@ class Recording:
     diagnostics: dict[str, str] = field(default_factory=dict)
 
 
+class Call:
+    """One call of a service, to be polled."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._answer: Any = None
+
+    @property
+    def sent(self) -> bool:
+        """Was the request sent?"""
+        return self._answer is not None
+
+    def answered(self, request: Any) -> bool:
+        """Send request once, as soon as the service is there; True when its answer has come."""
+        if not self.sent and self._client.service_is_ready():
+            self._answer = self._client.call_async(request)
+        return self.sent and bool(self._answer.done())
+
+
 class Recorder(Node):
     """Subscribes to a segmentation node's results; never to the images, which would slow it."""
 
@@ -102,8 +123,8 @@ class Recorder(Node):
         self._recording = Recording()
         self._paths: dict[str, list[bytes]] = _by_kind(list)
         self._poses: dict[str, list[bytes]] = _by_kind(list)
-        self._start: Any = self.create_client(Trigger, "playback_node/start")
-        self._starting: Any = None
+        self._start = Call(self.create_client(Trigger, "playback_node/start"))
+        self._set = Call(self.create_client(SetParameters, "playback_node/set_parameters"))
         # The executor serves subscriptions in this order: first what is timed to the millisecond.
         for kind in INSTRUMENT_KINDS:
             self._listen(interface.tip_pixel(kind), PointStamped, partial(self._on_tip, kind))
@@ -128,10 +149,20 @@ class Recorder(Node):
 
     def start_playback(self) -> bool:
         """Call playback_node's ~/start; True once it has answered. To be polled."""
-        if self._starting is None and self._start.service_is_ready():
+        if not self._start.sent:
             self._recording.durations_ms.clear()  # of the rehearsal
-            self._starting = self._start.call_async(Trigger.Request())
-        return self._starting is not None and self._starting.done()
+        return self._start.answered(Trigger.Request())
+
+    def set_playback_rate(self, rate_hz: float) -> bool:
+        """Set playback_node's rate; True once it has answered. To be polled."""
+        kind = ParameterType.PARAMETER_DOUBLE
+        value = ParameterValue(type=kind, double_value=rate_hz)
+        rate = Parameter(name="rate", value=value)
+        return self._set.answered(SetParameters.Request(parameters=[rate]))
+
+    def answered_ns(self) -> list[int]:
+        """Stamps of all images that a mask came for, so far."""
+        return list(self._recording.masks_received_ns)
 
     def has_diagnostics(self) -> bool:
         """Did the node speak on /diagnostics since forget_diagnostics?"""

@@ -54,7 +54,7 @@ class SegmentationNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__(interface.NODE_NAME)
-        self._settings = Parameters(self, SPECS, may_set=self._may_set, on_set=self._on_parameter)
+        self._settings = Parameters(self, SPECS, fixed=self._fixed, on_set=self._on_parameter)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs on when simulated time stops
         self._configured = self._active = False
         self._values: dict[str, Any] = {}
@@ -228,8 +228,10 @@ class SegmentationNode(LifecycleNode):
 
     # --- parameters ---------------------------------------------------------------------------
 
-    def _may_set(self, spec: ParameterSpec) -> bool:
-        return spec.live or not self._configured
+    def _fixed(self, spec: ParameterSpec) -> str:
+        if spec.live or not self._configured:
+            return ""
+        return "can change only while the node is unconfigured: deactivate and clean up first"
 
     def _on_parameter(self, name: str, value: Value) -> None:
         self._values[name] = value

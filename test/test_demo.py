@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -22,19 +23,20 @@ pytest.importorskip("rclpy", reason="needs ROS 2's rclpy")
 
 from model_fixture import write_threshold_model
 
-from fedefm_ros import children, demo_pictures, demo_report, playback
+from fedefm_ros import children, demo_pictures, demo_rate, demo_report, playback
 from fedefm_ros.children import ChildError, check_alive, start_node, stop_node
+from fedefm_ros.demo_rate import STEPS_HZ, answered_hz, rate_held
 from fedefm_ros.demo_report import FrameRecord, count_frames, percentiles, summarise
 from fedefm_ros.recorder import sparse_mask
 from fedefm_ros.transport import LARGE_DATA, claim_domain, large_data_environment
 
-TIMEOUT_S = 100.0
+TIMEOUT_S = 400.0
 TRUTH = {"guidewire": [(10.0, 10.0)], "catheter": []}
 
 # --- figures ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [demo_report, playback])
+@pytest.mark.parametrize("module", [demo_rate, demo_report, playback])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(module).failed == 0
 
@@ -95,12 +97,55 @@ def test_the_table_says_the_same_as_the_report():
     report = summarise([record(1, (13.0, 14.0), TRUTH), record(2, None, TRUTH)], [1, 2])
     assert demo_report.summary_rows(report) == [
         ("frames", "sent 2, received 2, lost 0"),
-        ("stamp to guidewire tip", "p50 4.0, p95 4.0, p99 4.0, max 4.0 ms"),
+        ("stamp to tip", "p50 4.0, p95 4.0, p99 4.0, max 4.0 ms"),
         ("catheter tip", "valid 0, absent 2, found 0, false 0, missed 0"),
         ("catheter tip error", "none"),
         ("guidewire tip", "valid 1, absent 1, found 1, false 0, missed 1"),
         ("guidewire tip error", "p50 5.0, p95 5.0, p99 5.0, max 5.0 px"),
     ]
+
+
+def test_latency_is_that_of_the_later_tip_and_of_each():
+    both = FrameRecord(1, 9.0, {"guidewire": 4.0, "catheter": 6.0})
+    one = FrameRecord(2, 9.0, {"catheter": 2.0})
+    summary = summarise([both, one, FrameRecord(3, 9.0)], [1, 2, 3])
+    assert (summary["latency_ms"]["n"], summary["latency_ms"]["max"]) == (2, 6.0)
+    by_topic = summary["latency_by_topic_ms"]
+    assert by_topic["guidewire/tip_pixel"]["max"] == 4.0
+    assert by_topic["catheter/tip_pixel"]["n"] == 2
+    assert by_topic["mask"]["n"] == 3
+
+
+# --- the rate ---------------------------------------------------------------------------------
+
+
+def stamps(rate_hz: float, numbers: Iterable[int], slower: float = 1.0) -> list[int]:
+    """Stamps in nanoseconds of the frames with these numbers, at a rate."""
+    return [round(number * slower / rate_hz * 1e9) for number in numbers]
+
+
+@given(st.sampled_from([5.0, 15.0, 30.0, 60.0]), st.integers(10, 200), st.floats(1.0, 1.4))
+def test_a_rate_that_is_answered_is_kept_however_slow_the_sender(rate, count, slower):
+    assert rate_held(stamps(rate, range(count), slower), rate) == rate
+
+
+def test_two_frames_in_a_hundred_may_be_missed_and_three_not():
+    numbers = set(range(101))
+    assert rate_held(stamps(30.0, numbers - {20, 60}), 30.0) == 30.0
+    assert rate_held(stamps(30.0, numbers - {20, 60, 61}), 30.0) < 30.0
+
+
+@given(st.integers(2, 40), st.integers(10, 60))
+def test_a_rate_that_is_not_held_is_lowered_with_room_to_spare(every, count):
+    answered = stamps(30.0, range(0, every * count, every))
+    rate = rate_held(answered, 30.0)
+    assert rate in STEPS_HZ
+    assert rate <= 0.7 * answered_hz(answered) + 1e-6 or rate == min(STEPS_HZ)
+
+
+def test_no_rate_is_raised():
+    assert rate_held(stamps(10.0, range(0, 40, 2)), 10.0) == 3.0
+    assert rate_held(stamps(1.0, range(0, 40, 2)), 1.0) == 1.0
 
 
 def test_a_sparse_mask_is_the_same_label_map_again():
@@ -118,6 +163,13 @@ def test_pictures_of_another_size_fit_the_video():
     assert fitted[10, 10].tolist() == [200] * 3
     assert fitted[10, 40].tolist() == [0] * 3
     assert demo_pictures.fitted(picture, (50, 100)) is picture
+
+
+def test_the_contact_sheet_shows_answered_frames_where_there_are_any():
+    assert demo_pictures._spread([4, 9], 300) == {4, 9}
+    assert demo_pictures._spread([], 3) == {0, 1, 2}
+    spread = demo_pictures._spread(range(5, 205), 300)
+    assert (len(spread), min(spread), max(spread)) == (12, 5, 204)
 
 
 def test_captions_say_what_is_known_and_no_more():
@@ -221,6 +273,9 @@ def test_a_short_demo_of_the_simulator(tmp_path, model, ros_domain_id):
     assert report["runtime"] in ("openvino", "onnxruntime")
     assert report["ros"]["transport"] == LARGE_DATA
     assert report["settings"]["seed"] == 5
+    assert report["rate"]["source_hz"] == 30.0
+    assert 0 < report["rate"]["played_hz"] <= 30.0
+    assert report["rate"]["answered_hz"] > 0
     assert report["cpu_count"] >= 1
     check_pictures(out, frames=30)
     assert "sent 30, received" in output

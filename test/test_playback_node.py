@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2's rclpy")
 
+import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -32,12 +35,12 @@ from fedefm_core.frames import Spacing
 from fedefm_core.simulation import simulate_sequence
 from fedefm_ros.messages import image_to_array, spacing_from_camera_info, stamp_to_ns
 from fedefm_ros.playback import Disturbances, timetable
-from fedefm_ros.playback_node import camera_info, compressed_image
+from fedefm_ros.playback_node import PlaybackNode, camera_info, compressed_image
 from fedefm_ros.runner import SIGNALS
 from fedefm_ros.transport import LARGE_DATA, TRANSPORT_VARIABLE
 
 pytestmark = pytest.mark.ros
-TIMEOUT_S = 60.0
+TIMEOUT_S = 240.0
 # Reliable, so that a busy machine changes nothing in what arrives; best effort is for the demo.
 RELIABLE = {
     f"qos_overrides./{topic}.publisher.{policy}": value
@@ -231,6 +234,37 @@ def test_rehearsal_ends_when_playback_is_started(play, tmp_path):
     for message, picture in zip(played, pictures, strict=True):
         assert (image_to_array(message) == picture).all()
     assert heard.stamps[-4:] == [line["stamp_ns"] for line in heard.log]
+
+
+def test_the_rate_may_change_until_playback_begins(tmp_path):
+    write_folder(tmp_path / "in", 3)
+    log_file = tmp_path / "sent.jsonl"
+    values = {"source": tmp_path / "in", "rate": 100.0, "wait_for_start": True}
+    values["log_file"] = log_file
+    arguments = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
+    rclpy.init(args=["test", "--ros-args", "--log-level", "fatal", *arguments])
+    done = threading.Event()
+    node = PlaybackNode(done)
+    try:
+        (other,) = node.set_parameters([Parameter("seed", value=7)])
+        assert (other.successful, other.reason) == (
+            False,
+            "parameter 'seed' is taken when the node starts: start it anew",
+        )
+        (slower,) = node.set_parameters([Parameter("rate", value=4.0)])
+        assert slower.successful, slower.reason
+        assert node._on_start(Trigger.Request(), Trigger.Response()).success
+        assert done.wait(TIMEOUT_S)
+        (late,) = node.set_parameters([Parameter("rate", value=9.0)])
+        assert late.reason == "parameter 'rate' can change only until playback begins"
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
+    stamps = [json.loads(line)["stamp_ns"] for line in log_file.read_text().splitlines()]
+    assert len(stamps) == 3
+    # Two periods of 250 ms, less half of one by which the first may be late; never 20 ms.
+    assert stamps[2] - stamps[0] > 300_000_000
 
 
 @pytest.mark.parametrize("interrupts", [2, 200])
