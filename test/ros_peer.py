@@ -24,7 +24,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
-PATIENCE_S = 30.0  # a limit for what never happens; everything else is waited for
+PATIENCE_S = 240.0  # a limit for what never happens; everything else is waited for
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("colcon_core", reason="needs colcon")
 pytest.importorskip("colcon_python_setup_py", reason="needs colcon-common-extensions")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = "fedefm_ros"
@@ -37,7 +37,7 @@ def run(command: list[str], cwd: Path, **environment: str) -> str:
         stdin=subprocess.DEVNULL,
         text=True,
         check=False,
-        timeout=250,
+        timeout=1000,
     )
     assert result.returncode == 0, f"{command} ended with {result.returncode}:\n{result.stdout}"
     return result.stdout

@@ -110,7 +110,7 @@ def run_python(code: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=400,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
