@@ -124,7 +124,8 @@ def replayed_ms(topology: Topology, network: Network, settings: RoundSettings) -
 
     A silo ends a round when it has computed and has what the active links bring it; there is no
     barrier: t_j(k + 1) = max(t_j(k) + T_c, t_i(k) + d(i, j) for each active (i, j)). For a static
-    topology this is the greatest cycle mean. Averaged over the second half of SAMPLED_ROUNDS.
+    topology this is the greatest cycle mean. Whole periods of the schedule are played, about
+    SAMPLED_ROUNDS rounds, and the second half is averaged.
     """
     period = topology.period or SAMPLED_ROUNDS
     rounds = [topology.active(k) for k in range(period)]
@@ -132,14 +133,14 @@ def replayed_ms(topology: Topology, network: Network, settings: RoundSettings) -
     delays = [delays_ms(links, network, settings) for links in rounds]
     clock = np.zeros(len(topology.silos))
     times = []
-    for k in range(SAMPLED_ROUNDS):
+    half = max(SAMPLED_ROUNDS // 2 // period, 1) * period
+    for k in range(2 * half):
         sources, targets = ends[k % period]
         arrivals = clock[sources] + delays[k % period]
         clock = clock + settings.compute_ms
         np.maximum.at(clock, targets, arrivals)
         times.append(float(clock.max()))
-    middle = SAMPLED_ROUNDS // 2
-    return (times[-1] - times[middle - 1]) / (SAMPLED_ROUNDS - middle)
+    return (times[-1] - times[half - 1]) / half
 
 
 def mfd_round_ms(links: Sequence[Link], network: Network, settings: RoundSettings) -> float:
