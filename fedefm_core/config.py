@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -125,8 +125,18 @@ def _explain(cls: type[Settings], item: Any) -> str:
 def _keys_at(cls: type[Settings], parents: Sequence[Any]) -> list[str]:
     current: Any = cls
     for parent in parents:
-        annotation = current.model_fields[str(parent)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        if hasattr(current, "model_fields"):
+            current = current.model_fields[str(parent)].annotation
+        else:  # of several classes, the one whose 'name' was given
+            named = {_default_name(choice): choice for choice in get_args(current)}
+            current = named.get(parent)
+        if current is None:
             return []
-        current = annotation
-    return list(current.model_fields)
+    is_settings = isinstance(current, type) and issubclass(current, BaseModel)
+    return list(current.model_fields) if is_settings else []
+
+
+def _default_name(choice: Any) -> Any:
+    """What the field 'name' of a settings class is by default; None where there is none."""
+    fields = getattr(choice, "model_fields", {})
+    return fields["name"].default if "name" in fields else None

@@ -12,6 +12,7 @@
     ├── WeightsError             a weights file does not fit: names, shapes, dtypes, values
     ├── OutputError              a result cannot be written, or would overwrite another
     ├── TruthError               a mask or truth file is missing or does not fit its image
+    ├── FederationError          a silo or a round of a federated training failed; names both
     ├── ParityError              an exported model drifted from the model it came from
     └── SimulationError          the simulator was asked for something it cannot draw
 
@@ -65,6 +66,10 @@ class OutputError(FedefmError):
 
 class TruthError(FedefmError):
     """A mask or truth file is missing, damaged, or does not fit its image."""
+
+
+class FederationError(FedefmError):
+    """A silo or a round of a federated training failed; the message names both."""
 
 
 class ParityError(FedefmError):

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedefm_core.config import parse_settings
 from fedefm_core.errors import ConfigError
+from fedefm_core.networks.small_cnn import SmallCnn, SmallCnnSettings
 from fedefm_core.networks.weights import load_weights, read_weights_header, save_weights
 from fedefm_core.networks.wirenet import Wirenet, WirenetSettings
 
@@ -28,7 +29,29 @@ def _wirenet(settings: Mapping[str, Any]) -> nn.Module:
     return Wirenet(parse_settings(WirenetSettings, settings, where="the settings of wirenet"))
 
 
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {"wirenet": _wirenet}
+def _small_cnn(settings: Mapping[str, Any]) -> nn.Module:
+    return SmallCnn(parse_settings(SmallCnnSettings, settings, where="the settings of small_cnn"))
+
+
+# MONAI takes seconds to import, and a robot's runtime that comes by here needs none of it.
+def _vit(settings: Mapping[str, Any]) -> nn.Module:
+    from fedefm_core.networks.vit import Vit, VitSettings
+
+    return Vit(parse_settings(VitSettings, settings, where="the settings of vit"))
+
+
+def _r50_vit(settings: Mapping[str, Any]) -> nn.Module:
+    from fedefm_core.networks.r50_vit import R50Vit, R50VitSettings
+
+    return R50Vit(parse_settings(R50VitSettings, settings, where="the settings of r50_vit"))
+
+
+ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "wirenet": _wirenet,
+    "small_cnn": _small_cnn,
+    "vit": _vit,
+    "r50_vit": _r50_vit,
+}
 
 
 def build_network(architecture: str, settings: Mapping[str, Any]) -> nn.Module:

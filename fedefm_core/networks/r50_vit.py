@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""r50_vit: a transformer on the features of a residual network, the hybrid of the FedEFM paper.
+
+A. Dosovitskiy et al., ICLR 2021, section 3.1 (hybrid architecture). The residual part ends at
+stride 16 after stages of 3, 4 and 9 bottlenecks, as in J. Chen et al., TransUNet, 2021, and has
+group norm: statistics of batches would mean nothing in an average of silos. The defaults have
+44.5 M parameters, close to those of the paper's reference code. Blocks are MONAI's.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.blocks.transformerblock import TransformerBlock
+from monai.networks.nets.resnet import ResNetBottleneck
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedefm_core.config import Settings
+from fedefm_core.networks.foundation import FoundationNetwork, FoundationOutput
+from fedefm_core.networks.vit import check_divisible, middle_layer
+
+STRIDE = 16  # of the residual part
+_GROUPS = 32
+_EXPANSION = ResNetBottleneck.expansion
+
+
+class R50VitSettings(Settings):
+    """classes: kinds of image. image_size: side in pixels. stages: bottlenecks at strides 4, 8 and
+    16. stem: channels of the first convolution. width, layers, heads, mlp_width: of the
+    transformer."""
+
+    classes: int = Field(6, ge=1)
+    image_size: int = Field(256, ge=STRIDE, multiple_of=STRIDE)
+    stem: int = Field(64, ge=_GROUPS, multiple_of=_GROUPS)
+    stages: tuple[int, int, int] = (3, 4, 9)
+    width: int = Field(768, ge=8)
+    layers: int = Field(8, ge=1)
+    heads: int = Field(12, ge=1)
+    mlp_width: int = Field(1024, ge=8)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> R50VitSettings:
+        check_divisible("width", self.width, "heads", self.heads)
+        return self
+
+
+class R50Vit(FoundationNetwork):
+    """(B, 1, S, S) to FoundationOutput with N = (S / 16)² and C = D = width; 'mid' is the map
+    after half of the transformer's layers."""
+
+    def __init__(self, settings: R50VitSettings) -> None:
+        super().__init__()
+        planes = [settings.stem * 2**level for level in range(3)]
+        inputs = [settings.stem, *(width * _EXPANSION for width in planes[:-1])]
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, settings.stem, 7, stride=2, padding=3, bias=False),
+            nn.GroupNorm(_GROUPS, settings.stem),
+            nn.ReLU(),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+        self.stages = nn.Sequential(
+            *(
+                _stage(came, width, blocks, stride=1 if level == 0 else 2)
+                for level, (came, width, blocks) in enumerate(
+                    zip(inputs, planes, settings.stages, strict=True)
+                )
+            )
+        )
+        self.embedding = nn.Conv2d(planes[-1] * _EXPANSION, settings.width, 1)
+        positions = (settings.image_size // STRIDE) ** 2
+        self.position = nn.Parameter(torch.empty(1, positions, settings.width))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        self.layers = nn.ModuleList(
+            TransformerBlock(settings.width, settings.mlp_width, settings.heads, settings.dropout)
+            for _ in range(settings.layers)
+        )
+        self.norm = nn.LayerNorm(settings.width)
+        self.head = nn.Linear(settings.width, settings.classes)
+        self._middle = middle_layer(settings.layers)
+
+    def forward(self, image: Tensor) -> FoundationOutput:
+        map_bchw = self.embedding(self.stages(self.stem(image)))
+        x_bnc = map_bchw.flatten(2).mT + self.position
+        maps = []
+        for layer in self.layers:
+            x_bnc = layer(x_bnc)
+            maps.append(x_bnc)
+        late_bnc = self.norm(x_bnc)
+        features_bd = late_bnc.mean(1)
+        return FoundationOutput(self.head(features_bd), features_bd, late_bnc, maps[self._middle])
+
+
+def _stage(inputs: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
+    outputs = planes * _EXPANSION
+    norm = ("group", {"num_groups": _GROUPS})
+    shortcut = nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False),
+        nn.GroupNorm(_GROUPS, outputs),
+    )
+    first = ResNetBottleneck(inputs, planes, 2, stride, shortcut, norm=norm)
+    rest = [ResNetBottleneck(outputs, planes, 2, norm=norm) for _ in range(blocks - 1)]
+    return nn.Sequential(first, *rest)
