@@ -23,7 +23,7 @@ from fedefm_core.simulation.spine import add_spine
 from fedefm_core.simulation.textures import warped
 
 
-def animal(rng: Rng, size: int, scale: float) -> Image:
+def animal(rng: Rng, size: int, scale: float, foreign_bodies: bool = True) -> Image:
     """(size, size) attenuation of a random part of the trunk, lying in any direction."""
     unit = scale * float(np.exp(rng.uniform(np.log(0.6), np.log(1.9))))
     image = tissue(rng, size, rng.uniform(1.0, 2.2), rng.uniform(0.03, 0.18))
@@ -39,7 +39,7 @@ def animal(rng: Rng, size: int, scale: float) -> Image:
     image = warped(rng, image, rng.uniform(0, 4) * scale, rng.uniform(50, 150) * scale)
     if rng.random() < 0.3:
         add_folds(rng, image, int(rng.integers(1, 3)))
-    add_foreign_bodies(rng, image, unit, frequency=0.8)
+    add_foreign_bodies(rng, image if foreign_bodies else image.copy(), unit, frequency=0.8)
     if rng.random() < 0.12:
         add_skin(rng, image)
     return np.asarray(np.maximum(image, 0.05), np.float32)

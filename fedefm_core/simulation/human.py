@@ -30,7 +30,7 @@ from fedefm_core.simulation.textures import warped
 _Region = Callable[[Rng, Image, float], None]
 
 
-def human(rng: Rng, size: int, scale: float) -> Image:
+def human(rng: Rng, size: int, scale: float, foreign_bodies: bool = True) -> Image:
     """(size, size) attenuation of a random region of the body."""
     unit = scale * float(np.exp(rng.uniform(np.log(0.55), np.log(2.2))))
     image = tissue(rng, size, rng.uniform(1.6, 3.2), rng.uniform(0.03, 0.22))
@@ -41,7 +41,7 @@ def human(rng: Rng, size: int, scale: float) -> Image:
         add_folds(rng, image, int(rng.integers(1, 3)))
     if rng.random() < 0.15:
         add_calcifications(rng, image, unit)
-    add_foreign_bodies(rng, image, unit)
+    add_foreign_bodies(rng, image if foreign_bodies else image.copy(), unit)
     if rng.random() < 0.1:
         add_skin(rng, image)
     return np.asarray(np.maximum(image, 0.05), np.float32)

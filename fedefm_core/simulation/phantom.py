@@ -27,17 +27,17 @@ Sketch = list[tuple[Curve, float, float]]  # corners in a unit square, first and
 _THINNEST = 7.0  # pixels: radius of the narrowest vessel, twice that of a catheter
 
 
-def phantom(rng: Rng, size: int, scale: float) -> Image:
-    """(size, size) attenuation of a random phantom on its bench."""
+def phantom(rng: Rng, size: int, scale: float, foreign_bodies: bool = True) -> Image:
+    """(size, size) attenuation of a random phantom on its bench, with or without fixtures."""
     image = bench(rng, size, scale)
     behind = rng.random() < 0.5
     density = float(rng.choice([0.0, 0.5, 1.0, 1.6], p=[0.12, 0.33, 0.37, 0.18]))
     if behind:
-        add_fixtures(rng, image, scale, density)
+        add_fixtures(rng, image if foreign_bodies else image.copy(), scale, density)
     if rng.random() < 0.9:
         _add_vessels(rng, image, scale)
     if not behind:
-        add_fixtures(rng, image, scale, density)
+        add_fixtures(rng, image if foreign_bodies else image.copy(), scale, density)
     return np.maximum(image, 0)
 
 

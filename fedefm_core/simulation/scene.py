@@ -31,7 +31,11 @@ from fedefm_core.simulation.instruments import (
     random_designs,
     truth_of,
 )
-from fedefm_core.simulation.settings import BackgroundSettings, SimulationSettings
+from fedefm_core.simulation.settings import (
+    BackgroundSettings,
+    IngredientSettings,
+    SimulationSettings,
+)
 from fedefm_core.simulation.truth import KINDS, InstrumentTruth, SimulatedFrame
 from fedefm_core.simulation.visibility import contrast_to_noise, shortfall
 
@@ -39,6 +43,7 @@ Rng = np.random.Generator
 Image = npt.NDArray[np.float32]
 STRENGTHENINGS = 2  # times that an instrument nobody could see is made denser and drawn again
 _MAX_STRENGTHENING = 6.0  # at once
+_COUNTLESS = 1e12  # photons: no noise
 MOTION_MARGIN = 16  # pixels of a 512-pixel image that the anatomy may move
 
 
@@ -63,8 +68,8 @@ class Photograph:
 class Scene:
     """Everything about one view that does not change from frame to frame.
 
-    photograph: replaces anatomy and detector. has_instruments: False for views that teach what
-    is no instrument.
+    console_seed: of the console's graphics and artefacts; None: it adds none. photograph: replaces
+    anatomy and detector. has_instruments: False for views that teach what is no instrument.
     """
 
     kind: str
@@ -74,7 +79,7 @@ class Scene:
     anatomy: Image
     field: Image | None
     detector: Detector
-    console_seed: int
+    console_seed: int | None
     photograph: Photograph | None = None
     has_instruments: bool = True
 
@@ -108,7 +113,8 @@ def simulate_frame(
     empty_fraction = settings.empty_fraction if scene.has_instruments else 1.0
     designs = random_designs(rng, settings.size, scene.scale, empty_fraction)
     source = f"simulation seed {seed}"
-    return render(scene, designs, rng, index=index, source=source, strengthen=True)
+    strengthen = settings.ingredients.strengthening
+    return render(scene, designs, rng, index=index, source=source, strengthen=strengthen)
 
 
 def random_scene(rng: Rng, settings: SimulationSettings, kind: str | None) -> Scene:
@@ -136,7 +142,11 @@ def random_scene(rng: Rng, settings: SimulationSettings, kind: str | None) -> Sc
 def _procedural_scene(
     rng: Rng, settings: SimulationSettings, kind: str, real: BackgroundSettings | None
 ) -> Scene:
-    """A scene of procedural anatomy, or of a projected volume."""
+    """A scene of procedural anatomy, or of a projected volume.
+
+    What the settings leave out is drawn and dropped: the random numbers after it stay the same.
+    """
+    ingredients = settings.ingredients
     size, scale = settings.size, settings.size / 512
     padded = size + 2 * round(MOTION_MARGIN * scale)
     if real is not None and real.medium == "picture":
@@ -144,17 +154,43 @@ def _procedural_scene(
     elif real is not None:
         anatomy = random_projection(rng, real, padded)
     else:
-        anatomy = background(rng, kind, padded, scale)
+        anatomy = background(rng, kind, padded, scale, ingredients)
+    inverted = bool(rng.random() < settings.inverted_fraction)
+    field = exposed_field(rng, kind, size)
+    detector = _with_ingredients(random_detector(rng, kind), ingredients)
+    console_seed = int(rng.integers(2**31))
     return Scene(
         kind=kind,
         size=size,
         bit_depth=settings.bit_depth,
-        inverted=bool(rng.random() < settings.inverted_fraction),
+        inverted=inverted,
         anatomy=anatomy,
-        field=exposed_field(rng, kind, size),
-        detector=random_detector(rng, kind),
-        console_seed=int(rng.integers(2**31)),
+        field=field if ingredients.console else None,
+        detector=detector,
+        console_seed=console_seed if ingredients.console else None,
         has_instruments=real is None or real.instruments,
+    )
+
+
+def _with_ingredients(detector: Detector, ingredients: IngredientSettings) -> Detector:
+    """The detector, or one that only counts: its display curve stays."""
+    if not ingredients.native_sizes:
+        detector = replace(detector, native_size=None)
+    if ingredients.detector:
+        return detector
+    return replace(
+        detector,
+        photons=_COUNTLESS,
+        electronic_noise=0.0,
+        scatter_fraction=0.0,
+        glare_fraction=0.0,
+        blur_px=0.0,
+        motion_px=0.0,
+        line_noise=0.0,
+        heel=0.0,
+        vignetting=0.0,
+        ghost=0.0,
+        defects=0,
     )
 
 
@@ -229,8 +265,9 @@ def render(
         picture = 1.0 - picture
     if scene.field is not None:
         picture *= scene.field
-    console_rng = np.random.default_rng(scene.console_seed)
-    pixels = add_console(quantise(picture, scene.bit_depth), scene.kind, console_rng)
+    pixels = quantise(picture, scene.bit_depth)
+    if scene.console_seed is not None:
+        pixels = add_console(pixels, scene.kind, np.random.default_rng(scene.console_seed))
     labels = label_instruments(designs, scene.size, scene.scale)
     labels[~scene.seen] = 0
     if scene.photograph is not None:

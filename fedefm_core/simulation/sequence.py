@@ -127,9 +127,11 @@ def random_insertion(
     scene = random_scene(rng, settings, kind)
     motion = _random_motion(rng, scene, length / frame_rate_hz)
     designs = _insertable_designs(rng, scene, motion.reach)
-    for _ in range(STRENGTHENINGS):
+    for _ in range(STRENGTHENINGS if settings.ingredients.strengthening else 0):
         designs = strengthened(scene, designs, expose_scene(scene, designs, rng))
     vessels = random_vessels(rng, scene.kind, len(scene.anatomy), scene.scale)
+    if not settings.ingredients.vessels:
+        vessels = None
     leaves = rng.random() < settings.excursion_fraction
     depths = _EXCURSION if leaves else _DEPTHS
     return Insertion(seed, length, frame_rate_hz, scene, designs, motion, depths, vessels)

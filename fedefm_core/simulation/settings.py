@@ -36,12 +36,33 @@ class BackgroundSettings(Settings):
     instruments: bool = True
 
 
+class IngredientSettings(Settings):
+    """What a frame is made of. Left out, it teaches what it is worth: all that is drawn besides it
+    stays what it is in the frame of the same seed, so that two training sets differ in it alone.
+
+    anatomy: bones, organs and phantoms; without, only their coarse shading, and no foreign bodies.
+    foreign_bodies: things that are no instruments, and the fixtures around phantoms. vessels:
+    those filled with contrast medium. detector: its blur, scatter, noise and faults. native_sizes:
+    a detector of another size than the image. console: collimators, graphics, compression.
+    strengthening: instruments that nobody could see are made denser.
+    """
+
+    anatomy: bool = True
+    foreign_bodies: bool = True
+    vessels: bool = True
+    detector: bool = True
+    native_sizes: bool = True
+    console: bool = True
+    strengthening: bool = True
+
+
 class SimulationSettings(Settings):
     """size: image side in pixels. bit_depth: of the detector. kind_weights: how often each kind
     is drawn when none is named. inverted_fraction: images shown with white instruments.
     empty_fraction: images without any instrument. excursion_fraction: sequences in which the
     guidewire leaves the view for a while. backgrounds: real images to draw on; their
-    shares leave the rest of the frames to procedural anatomy."""
+    shares leave the rest of the frames to procedural anatomy. ingredients: all, but for studies.
+    """
 
     size: int = Field(default=512, ge=64, le=2048)
     bit_depth: Literal[8, 12, 16] = 8
@@ -52,6 +73,7 @@ class SimulationSettings(Settings):
     empty_fraction: float = Field(default=0.06, ge=0.0, le=1.0)
     excursion_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
     backgrounds: tuple[BackgroundSettings, ...] = ()
+    ingredients: IngredientSettings = IngredientSettings()
 
 
 class SimulationFile(Settings):
