@@ -30,11 +30,11 @@ def exposed_field(rng: Rng, kind: str, size: int) -> Image | None:
     if kind == "simulation" or rng.random() < _OPEN_FIELD[kind]:
         return None
     shapes = ["frame", "blades", "round", "octagon", "wedge"]
-    shape = rng.choice(shapes, p=[0.5, 0.2, 0.15, 0.1, 0.05])
+    shape = rng.choice(shapes, p=[0.56, 0.16, 0.14, 0.09, 0.05])
     if shape == "frame":  # a narrow border, some sides of it out of view
         mask = _blades(size, rng.uniform(-0.01, 0.035, 4), rng.normal(0, 0.006))
     elif shape == "blades":
-        mask = _blades(size, rng.uniform(-0.05, 0.16, 4), rng.normal(0, 0.03))
+        mask = _blades(size, rng.uniform(-0.06, 0.13, 4), rng.normal(0, 0.03))
     elif shape == "round":  # the input window of an image intensifier
         mask = _disc(rng, size, rng.uniform(0.47, 0.62))
     elif shape == "octagon":
@@ -89,9 +89,9 @@ def add_console(pixels: Pixels, kind: str, rng: Rng) -> Pixels:
 
 
 def _coded(pixels: Bytes, rng: Rng, rare: float) -> Bytes:
-    if rng.random() < 0.08 * rare:
-        pixels = _banded(pixels, int(rng.integers(2, 8)))
-    return _compressed(pixels, rng) if rng.random() < 0.45 else pixels
+    if rng.random() < 0.06 * rare:
+        pixels = _banded(pixels, int(rng.integers(2, 6)))
+    return _compressed(pixels, rng) if rng.random() < 0.4 else pixels
 
 
 def _add_graphics(pixels: Pixels, rng: Rng, rare: float) -> None:
@@ -116,13 +116,14 @@ def _text(rng: Rng, stencil: Bytes) -> None:
     scale = float(rng.uniform(0.3, 0.6)) * size / 512
     left = rng.choice([0.02, 0.7]) * size
     top = rng.choice([rng.uniform(0.03, 0.1), rng.uniform(0.75, 0.9)]) * size
+    font = int(rng.choice(_FONTS))
     for row in range(int(rng.integers(1, 7))):
         if rng.random() < 0.5:
             line = str(rng.choice(_WORDS))
         else:
             line = "".join(rng.choice(_LETTERS, int(rng.integers(2, 14))))
         at = round(left), round(top + row * 36 * scale)
-        cv2.putText(stencil, line, at, _font(rng), scale, 255, 1, cv2.LINE_AA)
+        cv2.putText(stencil, line, at, font, scale, 255, 1, cv2.LINE_AA)
 
 
 def _letter(rng: Rng, stencil: Bytes) -> None:
@@ -130,12 +131,8 @@ def _letter(rng: Rng, stencil: Bytes) -> None:
     size = len(stencil)
     corner = np.array([rng.choice([0.05, 0.88]), rng.choice([0.12, 0.93])])
     at = np.round((corner + rng.normal(0, 0.015, 2)) * size).astype(int).tolist()
-    scale = float(rng.uniform(0.7, 1.8)) * size / 512
-    cv2.putText(stencil, str(rng.choice(["L", "R"])), at, _font(rng), scale, 255, 2, cv2.LINE_AA)
-
-
-def _font(rng: Rng) -> int:
-    return int(rng.choice(_FONTS))
+    scale, font = float(rng.uniform(0.7, 1.8)) * size / 512, int(rng.choice(_FONTS))
+    cv2.putText(stencil, str(rng.choice(["L", "R"])), at, font, scale, 255, 2, cv2.LINE_AA)
 
 
 def _scale_bar(rng: Rng, stencil: Bytes) -> None:
@@ -266,7 +263,7 @@ def _banded(pixels: Bytes, step: int) -> Bytes:
 
 def _compressed(pixels: Bytes, rng: Rng) -> Bytes:
     """JPEG, once or twice, or the blocks of a video codec, which works at a size of its own."""
-    quality = round(float(100 - np.exp(rng.uniform(np.log(5), np.log(80)))))
+    quality = round(float(100 - np.exp(rng.uniform(np.log(3), np.log(80)))))
     if rng.random() < 0.2:
         size = pixels.shape[::-1]
         other = [round(side * rng.uniform(0.6, 1.2)) for side in size]

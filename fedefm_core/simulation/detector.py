@@ -30,7 +30,8 @@ class Detector:
     glare_fraction: veiling glare. blur_px: sigma of focal spot and detector blur. noise_blur_px:
     sigma that shapes the noise power spectrum. electronic_noise: in photons. gamma: of the
     display curve on a log scale. sharpening: strength of the console's edge enhancement.
-    brightness: of the median pixel, 0..1. contrast: display range of a quarter of the signal's.
+    brightness: of the median pixel, 0..1, before gamma. contrast: display range of a quarter of
+    the signal's, before gamma.
 
     exposure_control: 0..1, how far the generator holds the dose at the detector: at 1, photons is
     the count of the median pixel, whatever is in the beam. native_size: side of the native frame
@@ -44,9 +45,10 @@ class Detector:
 
     flattening: share of the coarse brightness that is removed (dynamic range compression),
     flattening_scale: coarse means a sigma of this fraction of the side. surround: how dark the
-    console takes the unexposed border for, in quarters of the signal's range; enhancement then
-    overshoots along it. sharpening_px: its radius. denoising: aperture of the median filter, 0, 3
-    or 5. s_curve: 0..1, share of a smooth step in the display curve. black, white: grey levels of
+    console takes the unexposed border for, in log signal; enhancement then overshoots along it.
+    sharpening_px: its radius. denoising: aperture of the median filter, 0, 3
+    or 5. toe: grey level before gamma below which the curve bends, so that it never reaches 0.
+    s_curve: 0..1, share of a smooth step in the display curve. black, white: grey levels of
     the ends of the display curve, 0..1.
     """
 
@@ -79,6 +81,7 @@ class Detector:
     surround: float = 0.0
     sharpening_px: float = 2.0
     denoising: int = 0
+    toe: float = 0.0
     s_curve: float = 0.0
     black: float = 0.0
     white: float = 1.0
@@ -90,40 +93,41 @@ def random_detector(rng: Rng, kind: str) -> Detector:
         return _random_renderer(rng)
     dose = {"human": 1.0, "animal": 1.2, "phantom": 2.5}[kind]
     scatter = {"human": 1.0, "animal": 0.7, "phantom": 0.4}[kind]
-    angle = rng.uniform(0, 2 * np.pi)
-    native_size = round(_log_uniform(rng, 224, 1100))
+    median = float(np.clip(rng.normal(0.45, 0.12), 0.18, 0.8))
+    gamma = _log_uniform(rng, 0.9, 2.6)
     averaging = _sometimes(rng, 0.5, 0.2, 0.8)
     return Detector(
-        photons=_log_uniform(rng, 150, 20_000) * dose,
+        photons=_log_uniform(rng, 250, 6000) * dose,
         scatter_fraction=scatter * rng.uniform(0.2, 1.4),
         glare_fraction=scatter * rng.uniform(0.0, 0.15),
-        blur_px=rng.uniform(0.3, 1.1),
-        noise_blur_px=float(rng.choice([0.0, rng.uniform(0.3, 1.0), rng.uniform(0.5, 2.2)])),
+        blur_px=rng.uniform(0.4, 1.3),
+        noise_blur_px=_random_grain(rng),
         electronic_noise=rng.uniform(0.5, 8.0),
-        gamma=_log_uniform(rng, 0.6, 1.6),
-        sharpening=_sometimes(rng, 0.65, 0.2, 1.6),
-        brightness=rng.uniform(0.28, 0.72),
-        contrast=rng.uniform(0.08, 0.24),
+        gamma=gamma,
+        sharpening=_sometimes(rng, 0.55, 0.15, 1.2),
+        brightness=median ** (1 / gamma),
+        contrast=rng.uniform(0.1, 0.3) * median ** (1 / gamma - 1) / gamma,
         exposure_control=rng.uniform(0.7, 1.0),
-        native_size=native_size,
+        native_size=_random_native_size(rng),
         motion_px=_sometimes(rng, 0.3, 1.0, 4.5),
         motion_angle_rad=rng.uniform(0, np.pi),
         noise_pedestal=_sometimes(rng, 0.4, 0.05, 0.4),
         line_noise=_sometimes(rng, 0.1, 0.1, 0.4),
         heel=_sometimes(rng, 0.6, 0.0, 0.6),
-        heel_angle_rad=angle,
+        heel_angle_rad=rng.uniform(0, 2 * np.pi),
         vignetting=_sometimes(rng, 0.5, -0.2, 0.6),
         averaging=averaging,
         ghost=_sometimes(rng, 0.35 if averaging else 0.0, 0.1, 0.4),
         ghost_px=(rng.normal(0, 2.0), rng.normal(0, 2.0)),
         defects=int(rng.integers(1, 4)) if rng.random() < 0.04 else 0,
         defect_seed=int(rng.integers(2**31)),
-        flattening=_sometimes(rng, 0.5, 0.2, 0.85),
+        flattening=_sometimes(rng, 0.7, 0.2, 0.9),
         flattening_scale=_log_uniform(rng, 0.03, 0.2),
-        surround=rng.uniform(0.0, 6.0),
+        surround=rng.uniform(0.0, 2.0),
         sharpening_px=_log_uniform(rng, 0.8, 9.0),
         denoising=int(rng.choice([0, 3, 5], p=[0.87, 0.1, 0.03])),
-        s_curve=_sometimes(rng, 0.4, 0.2, 1.0),
+        toe=_sometimes(rng, 0.75, 0.1, 0.5),
+        s_curve=_sometimes(rng, 0.25, 0.2, 0.8),
         black=_sometimes(rng, 0.25, 0.0, 0.3),
         white=1.0 - _sometimes(rng, 0.25, 0.0, 0.3),
     )
@@ -142,8 +146,20 @@ def _random_renderer(rng: Rng) -> Detector:
         sharpening=0.0,
         brightness=rng.uniform(0.3, 0.8),
         contrast=rng.uniform(0.1, 0.25),
-        native_size=round(_log_uniform(rng, 224, 1100)),
+        native_size=_random_native_size(rng),
     )
+
+
+def _random_native_size(rng: Rng) -> int:
+    """Most frames have pixels enough for a network of 512; the others are enlarged."""
+    size = _log_uniform(rng, 220, 512) if rng.random() < 0.45 else _log_uniform(rng, 512, 1100)
+    return round(size)
+
+
+def _random_grain(rng: Rng) -> float:
+    """Sigma of the noise: seldom white, mostly as fine as a detector's, sometimes coarse."""
+    fine, coarse, drawn = rng.uniform(0.35, 0.9), rng.uniform(0.8, 1.9), rng.random()
+    return float(0.0 if drawn < 0.12 else fine if drawn < 0.75 else coarse)
 
 
 def _sometimes(rng: Rng, chance: float, low: float, high: float) -> float:
@@ -261,34 +277,36 @@ def display(signal: Image, detector: Detector, field: Image | None = None) -> Im
 
     field: (H, W) in 0..1, the part of the detector that is exposed; statistics use it alone.
     """
-    logged = np.asarray(cv2.log(signal), np.float32)
-    coarse = _resize(logged, len(logged) // 4, len(logged[0]) // 4)  # the window ignores noise
+    picture = _flattened(np.asarray(cv2.log(signal), np.float32), detector, field)
+    coarse = _resize(picture, len(picture) // 4, len(picture[0]) // 4)  # the window ignores noise
     seen = coarse if field is None else coarse[_resize(field, *coarse.shape) > 0.75]
     low, middle, high = np.percentile(seen, (2.0, 50.0, 98.0))
     spread = max(float(high - low) / 4, _LEAST_SPREAD)
-    logged -= np.float32(middle)
-    logged *= np.float32(1 / spread)
-    picture = _enhanced(logged, detector, field)
-    picture *= np.float32(0.8 * detector.contrast)
+    picture -= np.float32(middle)
+    picture *= np.float32(0.8 * detector.contrast / spread)
+    picture = _sharpened(picture, detector)
     picture += np.float32(detector.brightness)
     return _toned(picture, detector)
 
 
-def _enhanced(picture: Image, detector: Detector, field: Image | None) -> Image:
-    """Denoising, dynamic range compression and edge enhancement, on the log scale."""
+def _flattened(picture: Image, detector: Detector, field: Image | None) -> Image:
+    """Denoising and dynamic range compression, on the log scale."""
     if field is not None and detector.surround > 0:
         picture += (field - 1) * np.float32(detector.surround)
     if detector.denoising:
         picture = np.asarray(cv2.medianBlur(picture, detector.denoising), np.float32)
     if detector.flattening > 0:
         coarse = wide_blur(picture, detector.flattening_scale)
-        gain = 1 / (1 - 0.6 * detector.flattening)  # the compressed range fills the window again
-        picture = _weighted(picture, gain, coarse, -gain * detector.flattening)
-    if detector.sharpening > 0:
-        enlarged = max(1.0, len(picture) / (detector.native_size or len(picture)))
-        smooth = blur(picture, detector.sharpening_px * enlarged)
-        picture = _weighted(picture, 1 + detector.sharpening, smooth, -detector.sharpening)
+        picture = _weighted(picture, 1, coarse, -detector.flattening)
     return picture
+
+
+def _sharpened(picture: Image, detector: Detector) -> Image:
+    if detector.sharpening == 0:
+        return picture
+    enlarged = max(1.0, len(picture) / (detector.native_size or len(picture)))
+    smooth = blur(picture, detector.sharpening_px * enlarged)
+    return _weighted(picture, 1 + detector.sharpening, smooth, -detector.sharpening)
 
 
 def _weighted(one: Image, weight: float, other: Image, other_weight: float) -> Image:
@@ -296,7 +314,12 @@ def _weighted(one: Image, weight: float, other: Image, other_weight: float) -> I
 
 
 def _toned(picture: Image, detector: Detector) -> Image:
-    """The display curve: clipping at both ends, S-curve, gamma, black and white levels."""
+    """The display curve: toe, clipping at both ends, S-curve, gamma, black and white levels."""
+    if detector.toe > 0:
+        below = np.minimum(picture - np.float32(detector.toe), 0)
+        picture -= below
+        below *= np.float32(1 / detector.toe)
+        picture += (cv2.exp(below) - np.float32(1)) * np.float32(detector.toe)
     np.clip(picture, 0.0, 1.0, out=picture)
     if detector.s_curve > 0:
         step = 3 - 2 * picture
