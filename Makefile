@@ -13,6 +13,7 @@ JOBS ?= 2
 MODEL_CONFIG ?= config/finetune_wirenet.yaml config/real_backgrounds.yaml
 MODEL_RUN ?= runs/wirenet
 MODEL_FILE ?= fedefm_core/models/wirenet-int8.onnx
+MODEL_WEIGHTS ?= fedefm_core/models/wirenet.safetensors
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ EDITABLE := --no-build-isolation -e
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format model clean distclean
+.PHONY: help demo test test-slow lint format model model-export clean distclean
 
 help:
 	@echo 'make demo [SOURCE=path] [RATE=hz]  300 frames through ROS 2 on this machine; results in out/demo'
@@ -52,15 +53,22 @@ format: $(VENV)/.has-test
 
 model: $(VENV)/.has-test
 	$(BIN)/fedefm_core finetune $(MODEL_CONFIG) --out $(MODEL_RUN) --resume
+	$(MAKE) model-export
+
+# From the trained weights: export, test, study of real images, card.
+model-export: $(VENV)/.has-test
 	$(BIN)/fedefm_core export $(MODEL_RUN) --out $(MODEL_FILE) --precision int8 \
-	  --calibration-frames 96 --parity-frames 40 \
+	  --calibration-frames 96 --parity-frames 40 --weights $(MODEL_WEIGHTS) \
 	  --keep-float encoder.0 --keep-float decoder.0 --keep-float class_head --keep-float tip_head
 	rm -rf $(MODEL_RUN)/test
-	$(BIN)/fedefm_core simulate --out $(MODEL_RUN)/test --count 200 --seed 20261123
+	$(BIN)/fedefm_core simulate --out $(MODEL_RUN)/test --count 400 --kind each --seed 20261125
 	$(BIN)/fedefm_core evaluate --model $(MODEL_FILE) --images $(MODEL_RUN)/test/images \
 	  --masks $(MODEL_RUN)/test/masks --json $(MODEL_RUN)/test.json
+	test ! -d ../shared/data || $(BIN)/fedefm_core experiment config/experiments/real_images.yaml \
+	  --model $(MODEL_FILE) --out $(MODEL_RUN)/real_images
 	$(BIN)/fedefm_core describe $(MODEL_FILE) --metrics $(MODEL_RUN)/test.json \
-	  --card $(MODEL_FILE:.onnx=.md)
+	  --notes docs/model_failures.md --card $(MODEL_FILE:.onnx=.md) \
+	  $$(test ! -f $(MODEL_RUN)/real_images/report.json || echo --study $(MODEL_RUN)/real_images/report.json)
 
 # One environment for all: a stamp says which extras it holds, and is older than setup.py or the
 # pins when they changed. The test environment holds all that the demo needs, so it stamps both.

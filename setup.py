@@ -88,7 +88,13 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["fedefm_core", "fedefm_core.*", NAME, f"{NAME}.*"]),
     package_data={
-        "fedefm_core": ["models/*.onnx", "models/*.md", "federation/underlays/*.yaml", "py.typed"]
+        "fedefm_core": [
+            "models/*.onnx",
+            "models/*.md",
+            "models/*.safetensors",
+            "federation/underlays/*.yaml",
+            "py.typed",
+        ]
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

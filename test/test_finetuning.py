@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedefm_core.config import parse_settings
-from fedefm_core.errors import ConfigError, OutputError
+from fedefm_core.errors import ConfigError, OutputError, WeightsError
 from fedefm_core.finetuning import FinetuneSettings, finetune
 from fedefm_core.finetuning.data import PoolSampler, PoolStream, Sample, tip_heatmap
 from fedefm_core.finetuning.losses import SegmentationLoss, tip_loss
 from fedefm_core.finetuning.segmentation import learning_rate
 from fedefm_core.finetuning.settings import LossSettings
+from fedefm_core.networks import load_network, read_weights_header, save_weights
+from fedefm_core.networks.wirenet import Wirenet, WirenetSettings
 from fedefm_core.simulation.backgrounds import UNKNOWN
 from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
 
@@ -190,3 +192,23 @@ def test_another_run_is_not_overwritten_nor_continued_with_other_settings(tmp_pa
         finetune(settings(steps=1), tmp_path / "run")
     with pytest.raises(ConfigError, match="batch_size"):
         finetune(settings(steps=1, batch_size=1), tmp_path / "run", resume=True)
+
+
+def test_a_run_may_start_from_the_weights_of_another(tmp_path: Path) -> None:
+    first = finetune(settings(steps=1), tmp_path / "first")
+    halved = tmp_path / "halved.safetensors"
+    save_weights(load_network(first), halved, read_weights_header(first), half=True)
+    assert halved.stat().st_size < 0.7 * first.stat().st_size
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "warmup_steps": 0}
+    second = finetune(settings(steps=1, init=str(halved), optimiser=still), tmp_path / "second")
+    before, after = load_file(first), load_file(second)
+    weights = [key for key, value in before.items() if value.ndim == 4]
+    assert all(torch.allclose(before[k], after[k], atol=2e-3, rtol=1e-3) for k in weights)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    other = Wirenet(WirenetSettings(channels=(8, 8, 8, 8), blocks=(1, 1, 1, 1)))
+    header = {"architecture": "wirenet", "settings": {}}
+    save_weights(other, tmp_path / "other.safetensors", header)
+    with pytest.raises(WeightsError, match="must have the shape"):
+        finetune(settings(steps=1, init=str(tmp_path / "other.safetensors")), tmp_path / "run")

@@ -225,3 +225,14 @@ def test_wrong_options_are_one_sentence(tmp_path, monkeypatch, capsys, options, 
     message = capsys.readouterr().err
     assert sentence in message
     assert message.count("\n") == 1
+
+
+def test_each_kind_comes_in_turn(tmp_path):
+    plan = DatasetPlan(1, 8, TINY, kind="each")
+    assert all(write_dataset(plan, tmp_path / "set"))
+    frames = json.loads((tmp_path / "set" / "truth.json").read_text())["frames"]
+    assert [frame["kind"] for frame in frames] == 2 * list(KINDS)
+    with pytest.raises(SimulationError, match="'kind' must be one of human"):
+        list(
+            write_dataset(DatasetPlan(1, 8, TINY, kind="each", sequence=True), tmp_path / "other")
+        )

@@ -29,11 +29,21 @@ def export(
         list[str] | None, typer.Option(help="Part that int8 leaves in float, as encoder.0.")
     ] = None,
     parity_frames: Annotated[int, typer.Option(help="Simulated frames to compare on.")] = 100,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Also write the weights, in float16, for 'init' of another training."),
+    ] = None,
 ) -> None:
     """Write a model file, and a parity report beside it; fail when the model has drifted."""
     from fedefm_core.cli.report import print_table, write_json
     from fedefm_core.config import parse_settings
-    from fedefm_core.export.model import ExportSettings, check_out, prepare, publish
+    from fedefm_core.export.model import (
+        ExportSettings,
+        check_out,
+        find_weights,
+        prepare,
+        publish,
+    )
     from fedefm_core.export.parity import table
 
     values = {
@@ -51,6 +61,12 @@ def export(
     print_table(table(prepared.parities.values()))
     metadata = publish(prepared, out)
     typer.echo(f"{out}: {metadata.name}, {metadata.precision}, {out.stat().st_size} bytes")
+    if weights is not None:
+        from fedefm_core.networks import load_network, save_weights
+
+        trained = find_weights(source)
+        save_weights(load_network(trained.path), weights, trained.header, half=True)
+        typer.echo(f"{weights}: float16 weights, {weights.stat().st_size} bytes")
 
 
 @app.command()
@@ -60,16 +76,34 @@ def describe(
         Path | None, typer.Option(help="Report of 'evaluate' on this model, to store in it.")
     ] = None,
     card: Annotated[Path | None, typer.Option(help="Where to write a model card.")] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="Report of the study of real images, for the card.")
+    ] = None,
+    notes: Annotated[
+        Path | None, typer.Option(help="Markdown on failures that were seen, for the card.")
+    ] = None,
 ) -> None:
     """Say what a model file says of itself; store its metrics in it; write its card."""
     from fedefm_core.cli.report import write_text
-    from fedefm_core.export.card import add_metrics, model_card, read_parity, read_report
+    from fedefm_core.export.card import (
+        add_metrics,
+        model_card,
+        read_notes,
+        read_parity,
+        read_report,
+        read_study,
+    )
     from fedefm_core.perception import read_metadata
 
     if metrics is not None:
         add_metrics(model, read_report(metrics))
     metadata = read_metadata(model)
-    text = model_card(metadata, read_parity(model.with_suffix(PARITY_SUFFIX), metadata))
+    text = model_card(
+        metadata,
+        read_parity(model.with_suffix(PARITY_SUFFIX), metadata),
+        None if study is None else read_study(study, metadata),
+        "" if notes is None else read_notes(notes),
+    )
     if card is None:
         typer.echo(text)
     else:

@@ -19,7 +19,10 @@ def simulate(
     count: Annotated[int, typer.Option(min=1, help="Number of frames.")],
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal bytes.")],
     kind: Annotated[
-        str | None, typer.Option(help="human, animal, phantom or simulation; default: a mixture.")
+        str | None,
+        typer.Option(
+            help="human, animal, phantom, simulation, or each in turn; default: a mixture."
+        ),
     ] = None,
     size: Annotated[
         int | None, typer.Option(help="Side of the images in pixels; default: 512.")

@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from fedefm_core.errors import ModelFileError
-from fedefm_core.evaluation.tables import region_table, tip_table
+from fedefm_core.evaluation.tables import line_table, region_table, tip_table
 from fedefm_core.export.onnx import write_model
 from fedefm_core.perception import ModelMetadata, read_metadata
 
@@ -58,10 +58,36 @@ def read_parity(path: Path, metadata: ModelMetadata) -> dict[str, Any]:
     return dict(report["parity"])
 
 
-def model_card(metadata: ModelMetadata, parities: Mapping[str, Any]) -> str:
+def read_study(path: Path, metadata: ModelMetadata) -> dict[str, Any]:
+    """A report of the study of real images. Raises ModelFileError when it is of another model."""
+    report = read_report(path)
+    digest = report.get("weights_sha256")
+    if digest != metadata.weights_sha256 or not isinstance(report.get("table"), list):
+        raise ModelFileError(
+            f"{path} must be a report of 'fedefm_core experiment config/experiments/"
+            f"real_images.yaml' on the model with the weights {metadata.weights_sha256[:12]}… "
+            f"(got {str(digest)[:12]}…)"
+        )
+    return report
+
+
+def read_notes(path: Path) -> str:
+    """Markdown from a file. Raises ModelFileError when it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"Cannot read the notes {path}: {error}") from error
+
+
+def model_card(
+    metadata: ModelMetadata,
+    parities: Mapping[str, Any],
+    study: Mapping[str, Any] | None = None,
+    notes: str = "",
+) -> str:
     """Markdown that says what the model is, where it comes from, what it can and what it cannot.
 
-    parities: as read_parity gives them.
+    parities, study, notes: as read_parity, read_study and read_notes give them.
     """
     parts = [
         f"<!-- SPDX-License-Identifier: {metadata.licence} -->\n# {metadata.name}\n\n"
@@ -73,6 +99,10 @@ def model_card(metadata: ModelMetadata, parities: Mapping[str, Any]) -> str:
     if parities:
         drifts = (_drift(precision, parity) for precision, parity in parities.items())
         parts.append("## Parity\n\n" + "\n".join(drifts))
+    if study is not None:
+        parts.append("## Real images\n\n" + _table(study["table"]))
+    if notes:
+        parts.append("## Failures seen\n\n" + notes)
     parts.append(
         "## Limits\n\nThe metrics hold for images like those they were measured on. They say "
         "nothing about patients, other scanners, or instruments that the data do not show."
@@ -101,10 +131,23 @@ def _config(metadata: ModelMetadata) -> str:
 def _metrics(groups: Mapping[str, Any]) -> str:
     if not groups:
         return "Not measured."
-    return (
+    text = (
         "Means over frames with their intervals in brackets; docs/metrics.md has the definitions."
-        f"\n\n{_table(region_table(groups))}\n\n{_table(tip_table(groups))}"
     )
+    tables = [_pooled_table(groups), region_table(groups), tip_table(groups)]
+    if groups["all"].get("lines"):
+        tables.append(line_table(groups))
+    return "\n\n".join([text, *(_table(table) for table in tables)])
+
+
+def _pooled_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Dice over the pixels of all frames together, by kind of image and class."""
+    regions = list(groups["all"]["regions"])
+    rows = [("Dice, pooled over pixels", *regions)]
+    for group, summary in groups.items():
+        dice = (summary["regions"][region]["dice"]["pooled"] for region in regions)
+        rows.append((group, *("-" if value is None else f"{value:.3f}" for value in dice)))
+    return rows
 
 
 def _drift(precision: str, parity: Mapping[str, Any]) -> str:

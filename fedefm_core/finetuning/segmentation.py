@@ -37,7 +37,7 @@ from fedefm_core.finetuning.data import (
 )
 from fedefm_core.finetuning.losses import SegmentationLoss
 from fedefm_core.finetuning.settings import FinetuneSettings
-from fedefm_core.networks import build_network, save_weights
+from fedefm_core.networks import build_network, load_weights, save_weights
 from fedefm_core.networks.wirenet import STRIDE, decide, normalise
 from fedefm_core.perception.types import INSTRUMENT_KINDS
 from fedefm_core.provenance import provenance
@@ -66,7 +66,8 @@ def finetune(settings: FinetuneSettings, run_dir: Path, resume: bool = False) ->
     resuming), last.safetensors and best.safetensors (averaged weights). An interrupt saves the
     state first; with resume the run goes on, bit for bit, from the last saved state.
     Raises OutputError when run_dir holds a run and resume was not asked for, ConfigError when
-    the settings of the run to be resumed differ, WeightsError when its state does not fit.
+    the settings of the run to be resumed differ, WeightsError when its state, or the weights to
+    start from, do not fit.
     """
     _open_run(settings, run_dir, resume)
     _draw_pool(settings, run_dir)
@@ -136,6 +137,8 @@ def evaluate(
 def _build(settings: FinetuneSettings) -> Trainer:
     torch.manual_seed(settings.seed)
     network = build_network(settings.architecture, settings.network.model_dump())
+    if settings.init is not None:
+        load_weights(network, settings.init)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decay = settings.optimiser.average_decay
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -65,7 +66,8 @@ class ValidationSettings(Settings):
 
 
 class FinetuneSettings(Settings):
-    """One run. precision: of the forward pass; bf16 halves the time on CPUs that have it, and
+    """One run. init: weights to start from, of the same architecture and size; random without.
+    precision: of the forward pass; bf16 halves the time on CPUs that have it, and
     takes ten times as long on others.
 
     pool_frames: frames drawn before training into RUN/pool, to be used again and again; 0 draws
@@ -77,6 +79,7 @@ class FinetuneSettings(Settings):
     task: Literal["segmentation"] = "segmentation"
     architecture: Literal["wirenet"] = "wirenet"
     network: WirenetSettings = WirenetSettings()
+    init: Path | None = None
     simulation: SimulationSettings = SimulationSettings()
     seed: int = Field(1, ge=0)
     steps: int = Field(6000, ge=1)

@@ -35,8 +35,12 @@ _DTYPE_NAMES = {
 }
 
 
-def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, Any]) -> None:
+def save_weights(
+    network: nn.Module, path: Path, metadata: Mapping[str, Any], half: bool = False
+) -> None:
     """Write the state of network to path, in one step: a reader sees the old file or the new one.
+
+    half: store float32 as float16, for files that others start from; load_weights takes both.
 
     metadata: plain values; must name 'architecture' and 'settings' as build_network takes them.
     Raises WeightsError for weights that are not finite or metadata that lack a key, OutputError
@@ -46,6 +50,8 @@ def save_weights(network: nn.Module, path: Path, metadata: Mapping[str, Any]) ->
     if missing:
         raise WeightsError(f"The metadata of {path} lack {_listed(missing)}")
     state = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    if half:
+        state = {k: t.half() if t.dtype == torch.float32 else t for k, t in state.items()}
     _check_finite(state, f"The network to be saved as {path}")
     header = {HEADER_KEY: json.dumps(dict(metadata), sort_keys=True)}
     partial = path.with_name(path.name + ".partial")
@@ -139,7 +145,8 @@ def _check_tensor(name: str, expected: Tensor, found: Any, path: Path) -> None:
         raise WeightsError(
             f"'{name}' in {path} must have the shape {shape} (got {found.get_shape()})"
         )
-    if found.get_dtype() != dtype:
+    halved = dtype == "F32" and found.get_dtype() == "F16"
+    if found.get_dtype() != dtype and not halved:
         raise WeightsError(
             f"'{name}' in {path} must have the dtype {dtype} (got {found.get_dtype()})"
         )

@@ -39,6 +39,7 @@ from fedefm_core.simulation.truth import KINDS, InstrumentTruth, SimulatedFrame
 TRUTH_FILE = "truth.json"
 PARTIAL_FILE = "truth.partial.jsonl"
 CONTACT_SHEET_FILE = "contact_sheet.png"
+EACH = "each"  # kind of a data set that holds every kind equally often
 BLOCK = 16  # frames that a worker draws in one go
 _DRAWN_WITH = ("fedefm_ros", "numpy", "opencv-python", "opencv-python-headless")
 
@@ -49,8 +50,8 @@ Entry = dict[str, Any]
 class DatasetPlan:
     """What decides every byte of the images and masks.
 
-    kind: one of KINDS, or None to draw it by settings.kind_weights. sequence: the frames of one
-    insertion at 30 Hz instead of still frames.
+    kind: one of KINDS, EACH for one after the other, or None to draw it by settings.kind_weights.
+    sequence: the frames of one insertion at 30 Hz instead of still frames.
     """
 
     seed: int
@@ -81,8 +82,9 @@ def write_dataset(plan: DatasetPlan, folder: Path, workers: int = 1) -> Iterator
     when the plan cannot be drawn. With several workers, a script that calls this needs the usual
     guard, if __name__ == "__main__", because the workers import it.
     """
-    if plan.kind is not None and plan.kind not in KINDS:
-        raise SimulationError(f"'kind' must be one of {', '.join(KINDS)} (got '{plan.kind}')")
+    possible = KINDS if plan.sequence else (*KINDS, EACH)
+    if plan.kind is not None and plan.kind not in possible:
+        raise SimulationError(f"'kind' must be one of {', '.join(possible)} (got '{plan.kind}')")
     entries = _open_folder(plan, folder)
     yield from (False for _ in entries)
     missing = [index for index in range(plan.count) if frame_name(index) not in entries]
@@ -161,7 +163,10 @@ def _draw_block(plan: DatasetPlan, folder: Path, indices: Sequence[int]) -> list
         insertion = random_insertion(plan.seed, plan.count, plan.settings, plan.kind)
         frames = (insertion_frame(insertion, index) for index in indices)
     else:
-        frames = (simulate_frame(plan.seed, index, plan.settings, plan.kind) for index in indices)
+        frames = (
+            simulate_frame(plan.seed, index, plan.settings, _kind(plan, index))
+            for index in indices
+        )
     entries = []
     for index, frame in zip(indices, frames, strict=True):
         entry = frame_entry(frame_name(index), frame)
@@ -169,6 +174,10 @@ def _draw_block(plan: DatasetPlan, folder: Path, indices: Sequence[int]) -> list
         _write_png(folder / entry["mask"], frame.label_map)
         entries.append(entry)
     return entries
+
+
+def _kind(plan: DatasetPlan, index: int) -> str | None:
+    return KINDS[index % len(KINDS)] if plan.kind == EACH else plan.kind
 
 
 def _open_folder(plan: DatasetPlan, folder: Path) -> dict[str, Entry]:
