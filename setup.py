@@ -48,7 +48,7 @@ EXTRAS = {
         f"{DISTRO}-std-srvs>=5.5",
     ],
     "train": [
-        "geomloss>=0.2.6",
+        "geomloss>=0.3.1",
         "monai>=1.4",
         "nncf>=2.19",
         "onnxscript>=0.5",

@@ -13,6 +13,7 @@
     ├── OutputError              a result cannot be written, or would overwrite another
     ├── TruthError               a mask or truth file is missing or does not fit its image
     ├── FederationError          a silo or a round of a federated training failed; names both
+    ├── TransportError           an optimal transport problem is ill-posed or did not converge
     ├── ParityError              an exported model drifted from the model it came from
     └── SimulationError          the simulator was asked for something it cannot draw
 
@@ -70,6 +71,10 @@ class TruthError(FedefmError):
 
 class FederationError(FedefmError):
     """A silo or a round of a federated training failed; the message names both."""
+
+
+class TransportError(FedefmError):
+    """A transport problem is ill-posed, or its solver did not reach a solution."""
 
 
 class ParityError(FedefmError):

@@ -19,8 +19,11 @@ PUBLIC = {
         PartitionSettings Record Sample SiloData Split check_corpora describe_silos gather
         label_names list_corpora load_corpora load_manifest partition silos_of
     """,
+    "fedefm_core.emd": "TransportError entropic exact similarity",
     "fedefm_core.evaluation": "",
+    "fedefm_core.experiments": "",
     "fedefm_core.export": "",
+    "fedefm_core.federation": "",
     "fedefm_core.finetuning": "FinetuneSettings finetune",
     "fedefm_core.frames": """
         Frame FrameLimits FrameSource Spacing Window open_source to_grey8
@@ -39,7 +42,7 @@ PUBLIC = {
         KINDS InstrumentTruth SimulatedFrame SimulationSettings simulate_frame simulate_sequence
     """,
 }
-NEEDS_TORCH = {"fedefm_core.networks", "fedefm_core.finetuning"}
+NEEDS_TORCH = {"fedefm_core.emd", "fedefm_core.networks", "fedefm_core.finetuning"}
 
 
 @pytest.mark.parametrize("package", PUBLIC)

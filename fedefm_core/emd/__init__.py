@@ -41,7 +41,7 @@ Example:
 
 from fedefm_core.emd.cross_reference import similarity
 from fedefm_core.emd.network_simplex import exact
-from fedefm_core.emd.problem import TransportError
 from fedefm_core.emd.sinkhorn import entropic
+from fedefm_core.errors import TransportError
 
 __all__ = ["TransportError", "entropic", "exact", "similarity"]

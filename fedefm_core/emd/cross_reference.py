@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fedefm_core.emd.network_simplex import exact
-from fedefm_core.emd.problem import TransportError, check_finite
+from fedefm_core.emd.problem import check_finite
 from fedefm_core.errors import ConfigError
+from fedefm_core.errors import TransportError
 
 Transport = Callable[[Tensor, Tensor, Tensor], Tensor]
 

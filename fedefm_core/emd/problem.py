@@ -6,11 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedefm_core.errors import FedefmError
-
-
-class TransportError(FedefmError):
-    """A transport problem is ill-posed, or its solver did not reach a solution."""
+from fedefm_core.errors import TransportError
 
 
 def check_problems(cost_bnm: Tensor, a_bn: Tensor, b_bm: Tensor) -> None:
