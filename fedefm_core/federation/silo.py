@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -235,9 +236,9 @@ class Silo:
         return optimiser
 
     def _step(self, optimiser: torch.optim.Optimizer, loss: Tensor, round: int) -> None:
-        if not bool(torch.isfinite(loss)):
+        if not math.isfinite(value := float(loss.detach())):
             raise FederationError(
-                f"The loss of the silo '{self.name}' became {float(loss)} in round {round}"
+                f"The loss of the silo '{self.name}' became {value} in round {round}"
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
