@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fedefm_core.emd.network_simplex import exact
 from fedefm_core.emd.problem import check_finite
-from fedefm_core.errors import ConfigError
-from fedefm_core.errors import TransportError
+from fedefm_core.errors import ConfigError, TransportError
 
 Transport = Callable[[Tensor, Tensor, Tensor], Tensor]
 
