@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +25,7 @@ def cylinder(radius_mm: float, inside_hu: float, voxel_mm: float = 2.0) -> npt.N
     return np.repeat(disc[:, :, None], 30, axis=2).astype(np.int16)
 
 
-def write(path: Path, volume: npt.NDArray[np.int16], voxel_mm: float = 2.0) -> Path:
+def write(path: Path, volume: npt.NDArray[Any], voxel_mm: float = 2.0) -> Path:
     nib.save(nib.Nifti1Image(volume, np.diag([voxel_mm] * 3 + [1.0])), path)
     return path
 
@@ -101,6 +102,30 @@ def test_a_file_that_is_no_volume_is_refused_with_its_name(tmp_path: Path) -> No
         load_views(broken, count=1, seed=0)
     with pytest.raises(FrameError, match="cannot be read"):
         load_views(tmp_path / "absent.nii", count=1, seed=0)
+
+
+def test_what_is_no_ct_in_hounsfield_units_of_a_body_is_refused(tmp_path: Path) -> None:
+    water = cylinder(40.0, 0.0)
+    mask = write(tmp_path / "mask.nii", (water == 0).astype(np.int16))
+    with pytest.raises(FrameError, match=r"mask\.nii must be in Hounsfield units.*value is 0"):
+        load_views(mask, count=1, seed=0)
+    for voxel_mm in (0.02, 2000.0):
+        path = write(tmp_path / "size.nii", water, voxel_mm)
+        with pytest.raises(FrameError, match=r"size\.nii must be 20 to 2500 mm a side"):
+            load_views(path, count=1, seed=0)
+    colors = np.zeros((9, 9, 9), np.dtype([(c, np.uint8) for c in "RGB"]))
+    nib.save(nib.Nifti1Image(colors, np.eye(4)), tmp_path / "colors.nii")
+    with pytest.raises(FrameError, match=r"colors\.nii cannot be read"):
+        load_views(tmp_path / "colors.nii", count=1, seed=0)
+
+
+def test_voxels_without_a_value_count_as_air(tmp_path: Path) -> None:
+    air = cylinder(30.0, 500.0).astype(np.float32)
+    holes = np.where(air == AIR, np.nan, air)
+    holes[:2] = AIR
+    paths = (write(tmp_path / f"{i}.nii", v) for i, v in enumerate((air, holes)))
+    one, two = (load_views(path, count=1, seed=4)[0] for path in paths)
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.slow

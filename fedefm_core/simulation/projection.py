@@ -24,6 +24,7 @@ Rng = np.random.Generator
 _Volume = npt.NDArray[np.uint16]
 
 _WATER_PER_MM = 0.019  # attenuation of water at 70 keV
+_AIR_HU = -1000.0
 _BONE_FROM_HU = 180.0
 _BONE_GAIN = 1.5  # calcium attenuates more at the low energies of fluoroscopy than in CT
 _UNIT_PER_MM = 1e-6  # of the integers that hold a volume
@@ -32,6 +33,7 @@ _VIEW_PIXEL_MM = _VOXEL_MM / 2
 _SLAB = 4  # voxels along the ray that are projected as one
 _SOURCE_MM = 750.0  # from the source to the isocentre
 _MOST_TILT = 0.35  # radians, cranial or caudal
+_LEAST_SIDE_MM, _LARGEST_SIDE_MM = 20.0, 2500.0  # of a volume
 _FIELD_MM = (90.0, 260.0)  # sides of the windows that crop_view takes
 
 
@@ -48,8 +50,9 @@ class _Body:
 def load_views(path: Path, count: int, seed: int) -> list[Image]:
     """Project the CT in path from count directions all around, slightly cranial or caudal.
 
-    path: NIfTI in Hounsfield units, three axes. Returns (H, W) line integrals of attenuation at
-    0.3 mm a pixel, head up; equal arguments give equal views. Raises FrameError.
+    path: NIfTI in Hounsfield units, three axes; what is not finite counts as air. Returns (H, W)
+    line integrals of attenuation at 0.3 mm a pixel, head up; equal arguments give equal views.
+    Raises FrameError for what is no CT of a size that a body has.
     """
     body = _read_body(path)
     rng = np.random.default_rng([seed, count])
@@ -117,10 +120,20 @@ def _read_body(path: Path) -> _Body:
         image = _upright(nib.load(path))
         shape, zooms = image.shape, tuple(float(zoom) for zoom in image.header.get_zooms()[:3])
         volume = np.asarray(image.dataobj, np.float32) if len(shape) == 3 else None
-    except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError) as error:
+    except (OSError, ValueError, TypeError, EOFError, nib.filebasedimages.ImageFileError) as error:
         raise FrameError(f"The CT {path} cannot be read: {error}") from error
     if volume is None or min(shape) < 8:
         raise FrameError(f"The CT {path} must have three axes of 8 voxels or more (got {shape})")
+    sides = [n * zoom for n, zoom in zip(shape, zooms, strict=True)]
+    if not _LEAST_SIDE_MM <= min(sides) <= max(sides) <= _LARGEST_SIDE_MM:
+        text = " x ".join(f"{side:.4g}" for side in sides)
+        raise FrameError(f"The CT {path} must be 20 to 2500 mm a side (its header says {text})")
+    volume = np.nan_to_num(volume, nan=_AIR_HU, posinf=_AIR_HU, neginf=_AIR_HU)
+    if volume.min() > _AIR_HU / 2:
+        raise FrameError(
+            f"The CT {path} must be in Hounsfield units, of which air has about {_AIR_HU:.0f} "
+            f"(its least value is {volume.min():g})"
+        )
     return _body_of(volume, zooms)
 
 
