@@ -156,7 +156,7 @@ def test_read_mask(tmp_path):
         (b"", "no readable PNG"),
         (b"\x89PNG\r\n\x1a\nrubbish", "no readable PNG"),
         (np.zeros((64, 32), np.uint8), "64 x 64 pixels .got 32 x 64 pixels."),
-        (np.full((64, 64), 255, np.uint8), "got the value 255"),
+        (np.full((64, 64), 255, np.uint8), "got the value 255; 255, 'unknown'"),
         (np.full((64, 64), 3, np.uint16), "got the value 3"),
         (np.zeros((64, 64, 3), np.uint8), "must be grey"),
         (np.zeros((64, 64, 4), np.uint8), "must be grey"),
