@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedefm_core.config import parse_settings
 from fedefm_core.errors import ConfigError, SimulationError
 from fedefm_core.frames import to_grey8
 from fedefm_core.perception.types import CATHETER, GUIDEWIRE
@@ -279,12 +280,16 @@ def test_deep_pixels_show_as_the_same_picture():
 def test_wrong_requests_are_refused_with_a_sentence():
     with pytest.raises(SimulationError, match=r"'kind' must be one of human, .* \(got 'mouse'\)"):
         simulate_frame(0, 0, SMALL, "mouse")
-    from fedefm_core.config import parse_settings
-
     with pytest.raises(ConfigError, match="size"):
         parse_settings(SimulationSettings, {"size": 8})
     with pytest.raises(ConfigError, match="did you mean 'size'"):
         parse_settings(SimulationSettings, {"sise": 512})
+
+
+@pytest.mark.parametrize("weights", [{}, {"human": 0}, {"human": -1}, {"human": float("inf")}])
+def test_weights_of_kinds_that_choose_none_are_refused(weights):
+    with pytest.raises(ConfigError, match="kind_weights"):
+        parse_settings(SimulationSettings, {"kind_weights": weights})
 
 
 def test_the_simulator_needs_no_torch():

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, field_validator
 
 from fedefm_core.config import Settings
 
@@ -66,7 +66,7 @@ class SimulationSettings(Settings):
 
     size: int = Field(default=512, ge=64, le=2048)
     bit_depth: Literal[8, 12, 16] = 8
-    kind_weights: dict[Kind, float] = Field(
+    kind_weights: dict[Kind, NonNegativeFloat] = Field(
         default={"human": 0.4, "animal": 0.2, "phantom": 0.25, "simulation": 0.15}
     )
     inverted_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
@@ -74,6 +74,23 @@ class SimulationSettings(Settings):
     excursion_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
     backgrounds: tuple[BackgroundSettings, ...] = ()
     ingredients: IngredientSettings = IngredientSettings()
+
+    @field_validator("kind_weights")
+    @classmethod
+    def _some_kind(cls, weights: dict[Kind, float]) -> dict[Kind, float]:
+        if not 0 < sum(weights.values()) < float("inf"):
+            raise ValueError("the weights must be finite and one of them above 0")
+        return weights
+
+    @field_validator("backgrounds")
+    @classmethod
+    def _at_most_all(
+        cls, sources: tuple[BackgroundSettings, ...]
+    ) -> tuple[BackgroundSettings, ...]:
+        total = sum(source.share for source in sources)
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares must add up to 1 at most, and they make {total:.3g}")
+        return sources
 
 
 class SimulationFile(Settings):
