@@ -143,6 +143,22 @@ def test_the_anatomy_moves_by_the_displacement():
     assert (row, column) == (33, 25)
 
 
+def test_the_anatomy_moves_with_the_instruments_beside_the_heart_too():
+    """A ramp shows by how much each of its pixels has moved."""
+    size = 256
+    motion = Motion(0.25, (0.0, 0.0), 1.0, (6.0, 4.0), (40.0, 200.0), 45.0, bolus=(0.0, 1.0))
+    ys, xs = np.mgrid[0:size, 0:size].astype(np.float32)
+    shift = motion.displacement(np.stack([xs, ys], axis=-1), 1.0)
+    assert shift.max() > 5.9
+    inside = np.s_[8:-8, 8:-8]
+    np.testing.assert_allclose(
+        (xs - _moved(xs, motion, 1.0, 0.0))[inside], shift[..., 0][inside], atol=0.05
+    )
+    np.testing.assert_allclose(
+        (ys - _moved(ys, motion, 1.0, 0.0))[inside], shift[..., 1][inside], atol=0.05
+    )
+
+
 def test_an_unknown_kind_is_refused():
     with pytest.raises(SimulationError, match="'kind' must be one of"):
         list(simulate_sequence(0, 3, SMALL, "mouse"))

@@ -126,7 +126,7 @@ def random_insertion(
     rng = np.random.default_rng([seed, _STREAM])
     scene = random_scene(rng, settings, kind)
     motion = _random_motion(rng, scene, length / frame_rate_hz)
-    designs = _insertable_designs(rng, scene, motion.reach)
+    designs = _insertable_designs(rng, scene, motion.reach) if scene.has_instruments else []
     for _ in range(STRENGTHENINGS if settings.ingredients.strengthening else 0):
         designs = strengthened(scene, designs, expose_scene(scene, designs, rng))
     vessels = random_vessels(rng, scene.kind, len(scene.anatomy), scene.scale)
@@ -228,7 +228,8 @@ def _moved_scene(insertion: Insertion, time: float) -> Scene:
 def _moved(image: Image, motion: Motion, time: float, margin: float) -> Image:
     """The image after the body moved; margin: pixels it has more on each side than the view."""
     size = len(image)
-    coarse = np.stack(np.meshgrid(*[np.linspace(0, size - 1, 33)] * 2), axis=-1) - margin
+    centers = (np.arange(33) + 0.5) * size / 33 - 0.5  # where resizing takes coarse pixels to be
+    coarse = np.stack(np.meshgrid(centers, centers), axis=-1) - margin
     shift = motion.displacement(coarse, time).astype(np.float32)
     if not shift.any():
         return image
