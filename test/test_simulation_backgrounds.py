@@ -9,9 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from fedefm_core.errors import SimulationError
-from fedefm_core.simulation import SimulationSettings, simulate_frame
-from fedefm_core.simulation.backgrounds import UNKNOWN, random_picture, unlabelled_lines
+from fedefm_core.config import parse_settings
+from fedefm_core.errors import ConfigError, FrameError, SimulationError
+from fedefm_core.simulation import SimulationSettings, simulate_frame, simulate_sequence
+from fedefm_core.simulation.backgrounds import (
+    UNKNOWN,
+    inside_polygons,
+    random_picture,
+    unlabelled_lines,
+)
 from fedefm_core.simulation.settings import BackgroundSettings
 
 SIDE = 256
@@ -98,6 +104,7 @@ def test_same_seed_same_window(folder: Path) -> None:
     [
         ({"path": Path("/nowhere/at/all")}, "do not exist"),
         ({"pattern": "*.dcm"}, "fits the pattern"),
+        ({"polygons": Path("/nowhere/at/all")}, "folder of polygons .* does not exist"),
     ],
 )
 def test_missing_images_are_told(folder: Path, changes: dict[str, object], words: str) -> None:
@@ -106,8 +113,51 @@ def test_missing_images_are_told(folder: Path, changes: dict[str, object], words
         simulate_frame(0, 0, chosen)
 
 
-def test_a_damaged_polygon_is_told_with_its_line(folder: Path) -> None:
-    (folder / "labels" / "frame_1.txt").write_text("1 0.1 0.2 0.3\n")
+@pytest.mark.parametrize("line", ["1 0.1 0.2 0.3", "1", "1 0.1 nan", "1 100 200 300 400"])
+def test_a_damaged_polygon_is_told_with_its_line(folder: Path, line: str) -> None:
+    (folder / "labels" / "frame_1.txt").write_text(f"\n{line}\n")
     source = settings(folder, polygons=folder / "labels")
-    with pytest.raises(SimulationError, match=r"Line 1 of .*frame_1\.txt"):
+    with pytest.raises(SimulationError, match=r"Line 2 of .*frame_1\.txt"):
         simulate_frame(0, 0, SimulationSettings(size=128, backgrounds=(source,)))
+
+
+def test_polygons_that_are_no_text_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SimulationError, match=r"a\.txt cannot be read"):
+        inside_polygons(tmp_path, "a", (64, 64))
+
+
+def test_a_blank_line_is_no_polygon(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("3 0 0 0.5 0 0.5 0.5 0 0.5\n\n")
+    assert inside_polygons(tmp_path, "a", (64, 64))[:33, :33].all()
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (5, 300), (2, 3000)])
+def test_small_and_narrow_pictures_are_enlarged(tmp_path: Path, shape: tuple[int, int]) -> None:
+    cv2.imwrite(str(tmp_path / "small.png"), np.full(shape, 90, np.uint8))
+    source = BackgroundSettings(path=tmp_path, share=1.0)
+    for seed in range(8):
+        picture, _ = random_picture(np.random.default_rng(seed), source, 64)
+        np.testing.assert_allclose(picture, 90 / 255, atol=1e-6)
+
+
+def test_a_broken_picture_is_told_with_its_name(folder: Path) -> None:
+    (folder / "images" / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(FrameError, match=r"broken\.png"):
+        random_picture(np.random.default_rng(0), settings(folder), 64)
+
+
+def test_shares_of_more_than_all_are_refused(folder: Path) -> None:
+    sources = [{"path": str(folder / "images"), "share": share} for share in (0.7, 0.4)]
+    with pytest.raises(ConfigError, match=r"backgrounds.*add up to 1 at most"):
+        parse_settings(SimulationSettings, {"backgrounds": sources})
+    sources[1]["share"] = 0.3
+    assert len(parse_settings(SimulationSettings, {"backgrounds": sources}).backgrounds) == 2
+
+
+def test_a_sequence_on_views_without_instruments_has_none(folder: Path) -> None:
+    source = settings(folder, instruments=False, unlabelled_instruments=False)
+    chosen = SimulationSettings(size=SIDE, backgrounds=(source,))
+    frames = list(simulate_sequence(1, 2, chosen))
+    assert len(frames) == 2
+    assert all(not f.label_map.any() and not f.instruments for f in frames)

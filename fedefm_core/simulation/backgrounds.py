@@ -27,11 +27,12 @@ Mask = npt.NDArray[np.bool_]
 
 UNKNOWN = 255  # label of pixels that may or may not be an instrument
 _VIEW_SEED = 20_261_125
-_MAX_SIDE = 1024  # larger pictures are halved when they are loaded
+_MAX_SIDE = 1024  # larger pictures are shrunk to it when they are loaded
 _RIDGE_SIGMAS = (1.5, 2.5, 4.0)  # of dark lines, in pixels of a 512-pixel picture
 _RIDGE_LEVEL = 5.0  # in robust deviations of the picture's own ridge strength
 _BORDER = 0.04  # of the picture: the edges of the exposed field lie there
 _POLYGON_MARGIN = 9  # pixels: outlines are drawn tight
+_FURTHEST = 2.0  # fractions of the image: corners may lie somewhat outside, not pixels away
 _RIDGE_LENGTH = 24  # pixels; shorter dark spots are no instruments
 
 
@@ -101,6 +102,8 @@ def _ridge_strength(grey: npt.NDArray[np.uint8], sigma: float) -> Image:
 @cache
 def _load_pictures(settings: BackgroundSettings) -> list[Picture]:
     """All pictures of the source, in its order. Raises SimulationError when there is none."""
+    if settings.polygons is not None and not settings.polygons.is_dir():
+        raise SimulationError(f"The folder of polygons {settings.polygons} does not exist")
     pictures = []
     for path in _files(settings):
         for frame in open_source(path):
@@ -141,29 +144,42 @@ def inside_polygons(folder: Path, stem: str, shape: tuple[int, ...]) -> Mask:
     """(H, W) bool: inside one of the polygons of folder/STEM.txt; nowhere without such a file.
 
     A line a polygon: 'class x1 y1 x2 y2 ...', in fractions of width and height. Raises
-    SimulationError for any other line.
+    SimulationError for any other line that is not blank.
     """
     mask = np.zeros(shape[:2], np.uint8)
     file = folder / f"{stem}.txt"
     if not file.is_file():
         return mask > 0
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(_read_lines(file), start=1):
+        if not line.strip():
+            continue
         try:
-            values = np.array([float(word) for word in line.split()[1:]])
-            points = values.reshape(-1, 2) * (shape[1], shape[0])
-        except ValueError as error:
+            fractions = np.array([float(word) for word in line.split()[1:]]).reshape(-1, 2)
+        except ValueError:
+            fractions = np.empty((0, 2))
+        if not (len(fractions) and (np.abs(fractions) <= _FURTHEST).all()):
             raise SimulationError(
-                f"Line {number} of {file} must be 'class x1 y1 x2 y2 ...' (got '{line[:40]}')"
-            ) from error
-        cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
+                f"Line {number} of {file} must be 'class x1 y1 x2 y2 ...' in fractions of the "
+                f"image (got '{line[:40]}')"
+            )
+        points = np.round(fractions * (shape[1], shape[0])).astype(np.int32)
+        cv2.fillPoly(mask, [points], 1)
     return mask > 0
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SimulationError(f"The polygons {file} cannot be read: {error}") from error
 
 
 def _not_too_large(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     factor = _MAX_SIDE / max(grey.shape)
     if factor >= 1:
         return np.ascontiguousarray(grey)
-    small = cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    height, width = (max(1, round(side * factor)) for side in grey.shape)
+    small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8)
 
 
@@ -172,7 +188,7 @@ def _random_window(rng: Rng, shape: tuple[int, ...]) -> tuple[slice, slice]:
     zoom = rng.uniform(0.5, 1.0) if rng.random() < 0.6 else 1.0
     slices = []
     for side in shape:
-        length = max(16, int(side * min(1.0, zoom * rng.uniform(0.85, 1.15))))
+        length = max(min(16, side), int(side * min(1.0, zoom * rng.uniform(0.85, 1.15))))
         start = int(rng.integers(side - length + 1))
         slices.append(slice(start, start + length))
     return slices[0], slices[1]
