@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedefm_core.config import parse_settings
@@ -18,10 +19,12 @@ from fedefm_core.errors import ConfigError, OutputError, WeightsError
 from fedefm_core.finetuning import FinetuneSettings, finetune
 from fedefm_core.finetuning.data import PoolSampler, PoolStream, Sample, tip_heatmap
 from fedefm_core.finetuning.losses import SegmentationLoss, tip_loss
-from fedefm_core.finetuning.segmentation import learning_rate
-from fedefm_core.finetuning.settings import LossSettings
+from fedefm_core.finetuning.segmentation import _interrupts_held, learning_rate
+from fedefm_core.finetuning.settings import AugmentationSettings, LossSettings
+from fedefm_core.frames import to_grey8
 from fedefm_core.networks import load_network, read_weights_header, save_weights
 from fedefm_core.networks.wirenet import Wirenet, WirenetSettings
+from fedefm_core.simulation import simulate_frame
 from fedefm_core.simulation.backgrounds import UNKNOWN
 from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
 
@@ -38,6 +41,9 @@ TINY = {
     "save_every_steps": 1,
     "optimiser": {"warmup_steps": 1},
     "validation": {"frames": 2, "every_steps": 2},
+}
+NO_AUGMENTATION = {
+    name: 0.0 for name in AugmentationSettings.model_fields if name.endswith("probability")
 }
 
 
@@ -154,26 +160,31 @@ def test_the_rate_falls_to_zero_and_jumps_back_at_a_restart() -> None:
     assert all(math.isfinite(rate) for rate in rates)
 
 
+@pytest.mark.parametrize("function", ["_step", "_forward", "evaluate", "_keep_best"])
 def test_an_interrupted_run_goes_on_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
+    """Wherever Ctrl-C comes: in the middle of a step or of a validation."""
     from fedefm_core.finetuning import segmentation
 
-    chosen = settings(pool_frames=4)
+    chosen = settings(pool_frames=4, save_every_steps=100)
     finetune(chosen, tmp_path / "whole")
 
-    step, calls = segmentation._step, []
+    real, calls = getattr(segmentation, function), []
 
-    def interrupted(*arguments: object) -> dict[str, float]:
+    def interrupted(*arguments: object) -> object:
         calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return step(*arguments)  # type: ignore[arg-type]
+        result = real(*arguments)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return result
 
-    monkeypatch.setattr(segmentation, "_step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(segmentation, function, interrupted)
     with pytest.raises(KeyboardInterrupt):
         finetune(chosen, tmp_path / "parts")
-    monkeypatch.setattr(segmentation, "_step", step)
+    assert signal.getsignal(signal.SIGINT) is handler
+    monkeypatch.setattr(segmentation, function, real)
     finetune(chosen, tmp_path / "parts", resume=True)
 
     for name in ("best", "last", "state"):
@@ -184,6 +195,83 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         assert all(torch.equal(whole[key], parts[key]) for key in whole), name
     steps = [json.loads(x) for x in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps if s["split"] == "validation"] == [2, 4]
+
+
+def test_a_second_interrupt_ends_the_run_at_once() -> None:
+    with _interrupts_held() as interrupted:
+        assert not interrupted()
+        signal.raise_signal(signal.SIGINT)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_killed_run_writes_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fedefm_core.finetuning import segmentation
+
+    step, calls = segmentation._step, []
+
+    def killed(*arguments: object) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 4:
+            raise MemoryError
+        return step(*arguments)  # type: ignore[arg-type]
+
+    chosen = settings(save_every_steps=2)
+    monkeypatch.setattr(segmentation, "_step", killed)
+    with pytest.raises(MemoryError):
+        finetune(chosen, tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 3, "sp')
+    finetune(chosen, tmp_path, resume=True)
+    lines_read = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines_read if x["split"] == "train"] == [1, 2, 3, 4]
+
+
+def test_a_state_without_sense_is_refused(tmp_path: Path) -> None:
+    finetune(settings(steps=1), tmp_path)
+    state = tmp_path / "state.safetensors"
+    save_file(load_file(state), state, metadata={"progress": "{"})
+    with pytest.raises(WeightsError, match="no training state of this run"):
+        finetune(settings(steps=1), tmp_path, resume=True)
+
+
+def test_deep_pictures_of_a_pool_are_windowed_as_at_inference(tmp_path: Path) -> None:
+    chosen = settings(
+        simulation={"size": 64, "bit_depth": 12}, augmentation=NO_AUGMENTATION, pool_frames=1
+    )
+    for _ in write_dataset(DatasetPlan(chosen.seed, 1, chosen.simulation), tmp_path):
+        pass
+    expected = to_grey8(simulate_frame(chosen.seed, 0, chosen.simulation).frame)
+    image = PoolStream(tmp_path, chosen)[(0, True)].image[0].numpy()
+    np.testing.assert_array_equal(np.bincount(image.ravel()), np.bincount(expected.ravel()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"crop": 128, "pool_frames": 1}, "'crop' must be at most 'simulation.size', 96"),
+        ({"simulation": {"size": 100}}, "'simulation.size' must be a multiple of 32"),
+        (
+            {"network": {"channels": [4] * 5, "blocks": [1] * 5}, "pool_frames": 1, "crop": 32},
+            "'simulation.size' must be a multiple of 64",
+        ),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        finetune(settings(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_pool_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError):
+        finetune(settings(init="/nowhere/at/all", pool_frames=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_run_is_not_overwritten_nor_continued_with_other_settings(tmp_path: Path) -> None:

@@ -56,12 +56,12 @@ def load_state(
             progress = Progress(**json.loads(file.metadata()["progress"]))
         network.load_state_dict(_without_prefix("network.", tensors))
         average.load_state_dict(_without_prefix("average.", tensors))
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in _without_prefix("optimiser.", tensors).items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path} is no training state of this run: {error}") from error
-    state: dict[int, dict[str, Any]] = {}
-    for name, tensor in _without_prefix("optimiser.", tensors).items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     return progress
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from torch.utils.data import Dataset, Sampler
 
 from fedefm_core.errors import TruthError
 from fedefm_core.finetuning.settings import AugmentationSettings, FinetuneSettings
-from fedefm_core.frames.windowing import to_grey8
+from fedefm_core.frames import Frame, to_grey8
 from fedefm_core.networks.wirenet import STRIDE
 from fedefm_core.perception.types import INSTRUMENT_KINDS
 from fedefm_core.simulation import (
@@ -96,8 +97,8 @@ class PoolStream(Dataset[Sample]):
         index, whole = item
         rng = np.random.default_rng([self.settings.seed, index, 2])
         name, tips = self.tips[int(rng.integers(len(self.tips)))]
-        image = _read_grey(self.folder / "images" / f"{name}.png")
-        labels = _read_grey(self.folder / "masks" / f"{name}.png")
+        image = to_grey8(Frame(_read_png(self.folder / "images" / f"{name}.png")))
+        labels = _read_png(self.folder / "masks" / f"{name}.png")
         if not whole:
             x, y = _crop_corner(rng, labels, self.settings)
             part = np.s_[y : y + self.settings.crop, x : x + self.settings.crop]
@@ -170,6 +171,7 @@ def photometric(settings: AugmentationSettings) -> Compose:
 
 def worker_init(_: int) -> None:
     """One thread a loader process: they run side by side already."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends the workers
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 
@@ -197,11 +199,11 @@ def _read_tips(folder: Path) -> list[tuple[str, list[Tip]]]:
     ]
 
 
-def _read_grey(path: Path) -> npt.NDArray[np.uint8]:
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+def _read_png(path: Path) -> npt.NDArray[Any]:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # 8 or 16 bits, as they were written
     if image is None:
         raise TruthError(f"{path} of the pool cannot be read; delete the pool to draw it anew")
-    return np.asarray(image, np.uint8)
+    return np.asarray(image)
 
 
 def _crop_corner(

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,24 +66,26 @@ def finetune(settings: FinetuneSettings, run_dir: Path, resume: bool = False) ->
     """Train into run_dir and return the path of the best weights.
 
     Writes config.yaml, provenance.json, metrics.jsonl, tensorboard/, state.safetensors (for
-    resuming), last.safetensors and best.safetensors (averaged weights). An interrupt saves the
-    state first; with resume the run goes on, bit for bit, from the last saved state.
+    resuming), last.safetensors and best.safetensors (averaged weights). An interrupt ends the run
+    after the step that it came in, whose state is saved; with resume it goes on, bit for bit.
     Raises OutputError when run_dir holds a run and resume was not asked for, ConfigError when
-    the settings of the run to be resumed differ, WeightsError when its state, or the weights to
-    start from, do not fit.
+    sizes do not fit each other or the settings of the run to be resumed differ, WeightsError when
+    its state, or the weights to start from, do not fit.
     """
+    _check_sizes(settings)
+    trainer = _build(settings)
     _open_run(settings, run_dir, resume)
     _draw_pool(settings, run_dir)
-    trainer = _build(settings)
     state_path = run_dir / "state.safetensors"
     progress = checkpoint.Progress()
     if resume and state_path.exists():
         progress = checkpoint.load_state(
             state_path, trainer.network, trainer.average, trainer.optimiser
         )
+    _forget_after(run_dir, progress.step)
     writer = SummaryWriter(run_dir / "tensorboard", purge_step=progress.step or None)
     validation = _validation_batches(settings)
-    try:
+    with closing(writer), _interrupts_held() as interrupted:
         for losses in _train(trainer, run_dir, progress):
             _log(run_dir, writer, progress.step, "train", losses)
             if progress.step % settings.validation.every_steps == 0 or _done(settings, progress):
@@ -92,13 +97,11 @@ def finetune(settings: FinetuneSettings, run_dir: Path, resume: bool = False) ->
                 )
                 _log(run_dir, writer, progress.step, "validation", scores)
                 _keep_best(trainer, run_dir, progress, scores)
-            if progress.step % settings.save_every_steps == 0 or _done(settings, progress):
+            due = progress.step % settings.save_every_steps == 0 or _done(settings, progress)
+            if due or interrupted():
                 _save(trainer, run_dir, progress)
-    except KeyboardInterrupt:
-        _save(trainer, run_dir, progress)
-        raise
-    finally:
-        writer.close()
+            if interrupted():
+                raise KeyboardInterrupt
     return run_dir / "best.safetensors"
 
 
@@ -132,6 +135,43 @@ def evaluate(
     scores["dice_mean"] = float(per_class.mean())
     scores["tip_score"] = float(np.mean(hits)) if hits else 0.0
     return scores
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C only noted, because half a step cannot be resumed; a second one interrupts at once.
+
+    Yields what tells whether there was one. In threads, which get no signals, it changes nothing.
+    """
+    noted: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        noted.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check_sizes(settings: FinetuneSettings) -> None:
+    """Raise ConfigError now rather than at the first batch that does not fit."""
+    size, crop = settings.simulation.size, settings.crop
+    step = STRIDE * 2 ** (len(settings.network.channels) - 1)
+    sides = {"simulation.size": size} | ({"crop": crop} if settings.pool_frames else {})
+    for name, side in sides.items():
+        if side % step:
+            raise ConfigError(
+                f"'{name}' must be a multiple of {step} for a network of "
+                f"{len(settings.network.channels)} levels (got {side})"
+            )
+    if settings.pool_frames and crop > size:
+        raise ConfigError(f"'crop' must be at most 'simulation.size', {size} (got {crop})")
 
 
 def _build(settings: FinetuneSettings) -> Trainer:
@@ -291,6 +331,17 @@ def _log(
         writer.add_scalar(f"{split}/{name}", value, step)
     with (run_dir / "metrics.jsonl").open("a") as lines:
         lines.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+
+
+def _forget_after(run_dir: Path, step: int) -> None:
+    """Drop what metrics.jsonl says of steps that a killed run took after its last saved state."""
+    path = run_dir / "metrics.jsonl"
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(
+        "".join(x for x in lines if x.endswith("\n") and json.loads(x)["step"] <= step)
+    )
 
 
 def _open_run(settings: FinetuneSettings, run_dir: Path, resume: bool) -> None:
