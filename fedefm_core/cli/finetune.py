@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +32,9 @@ def finetune(
     try:
         best = finetune(settings, out, resume)
     except KeyboardInterrupt:
-        files = " ".join(str(path) for path in config)
-        typer.echo(f"Interrupted. To go on: fedefm_core finetune {files} --out {out} --resume")
+        options = [f"--set={text}" for text in override or []]
+        command = ["fedefm_core", "finetune", *map(str, config), "--out", str(out), *options]
+        typer.echo(f"Interrupted. To go on: {shlex.join([*command, '--resume'])}")
         raise typer.Exit(130) from None
     typer.echo(f"Best weights: {best}")
     typer.echo(f"Curves: tensorboard --logdir {out / 'tensorboard'}")
