@@ -48,7 +48,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """What decides every byte of the images and masks.
+    """What decides every byte of the images and masks, with the files of real backgrounds.
 
     kind: one of KINDS, EACH for one after the other, or None to draw it by settings.kind_weights.
     sequence: the frames of one insertion at 30 Hz instead of still frames.
