@@ -95,7 +95,7 @@ def test_every_frame_is_well_formed(seed, index, size, bit_depth):
             assert -np.pi <= truth.heading_rad <= np.pi
 
 
-@pytest.mark.parametrize("size", [256, 512, 1024])
+@pytest.mark.parametrize("size", [64, 128, 256, 512, 1024])
 def test_centerlines_lie_on_their_labels(size):
     on_label = {"catheter": [], "guidewire": []}
     chosen = SimulationSettings(size=size, empty_fraction=0)

@@ -47,6 +47,7 @@ from fedefm_core.simulation.truth import InstrumentTruth
 
 Rng = np.random.Generator
 MIN_LABEL_WIDTH = 3.0  # pixels at 512 x 512: thinner wires would vanish in metrics and training
+_UNBROKEN = 1.5  # pixels at any size: a narrower label passes between pixels and has gaps
 
 
 @dataclass(frozen=True)
@@ -273,8 +274,9 @@ def _starts_inside(path: Curve, shape: tuple[int, ...]) -> bool:
 def label_instruments(designs: Sequence[Design], size: int, scale: float) -> npt.NDArray[np.uint8]:
     """(size, size) uint8 label map: physical outlines, never narrower than MIN_LABEL_WIDTH."""
     labels = np.zeros((size, size), np.uint8)
+    least = max(MIN_LABEL_WIDTH * scale, _UNBROKEN)
     for design in sorted(designs, key=lambda d: d.kind != "catheter"):
-        mask = _outline(design, MIN_LABEL_WIDTH * scale, labels.shape)
+        mask = _outline(design, least, labels.shape)
         labels[mask] = CATHETER if design.kind == "catheter" else GUIDEWIRE
     return labels
 

@@ -42,8 +42,9 @@ class SimulatedFrame:
     """A frame with its truth.
 
     frame.pixels: (H, W) uint8 or uint16. label_map: (H, W) uint8, 0 background, 1 catheter,
-    2 guidewire: the physical outline of each instrument, never narrower than 3 px at 512 x 512.
-    On real backgrounds, 255 where an unlabelled instrument may be.
+    2 guidewire: the physical outline of each instrument, never narrower than 3 px at 512 x 512
+    and 1.5 px at 256 x 256 and below. On real backgrounds, 255 where an unlabelled instrument may
+    be.
     """
 
     frame: Frame
