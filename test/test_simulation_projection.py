@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from fedefm_core.errors import FrameError
-from fedefm_core.simulation.projection import crop_view, load_views, project
+from fedefm_core.simulation.projection import crop_view, load_views
 
 WATER_PER_MM = 0.019
 AIR = -1000
@@ -66,10 +66,10 @@ def test_equal_seeds_give_equal_views_and_others_do_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 200])
-def test_windows_have_the_size_asked_for_and_usual_values(size: int) -> None:
-    volume = cylinder(45.0, 60.0)
-    for seed in range(6):
-        image = project(volume, np.random.default_rng(seed), size, voxel_mm=2.0)
+def test_windows_have_the_size_asked_for_and_usual_values(tmp_path: Path, size: int) -> None:
+    views = load_views(write(tmp_path / "body.nii", cylinder(45.0, 60.0)), count=6, seed=0)
+    for seed, view in enumerate(views):
+        image = crop_view(np.random.default_rng(seed), view, size)
         assert image.shape == (size, size)
         assert image.dtype == np.float32
         assert np.isfinite(image).all()

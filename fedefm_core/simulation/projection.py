@@ -60,15 +60,6 @@ def load_views(path: Path, count: int, seed: int) -> list[Image]:
     return [_view(rng, body, float(angle)) for angle in angles]
 
 
-def project(volume: npt.NDArray[Any], rng: Rng, size: int, voxel_mm: float = 1.25) -> Image:
-    """(size, size) attenuation of a random window of a random view of a volume.
-
-    volume: (X, Y, Z) Hounsfield units, right, anterior, superior; cubic voxels of voxel_mm.
-    """
-    body = _body_of(np.asarray(volume, np.float32), (voxel_mm,) * 3)
-    return crop_view(rng, _view(rng, body, float(rng.uniform(0, 2 * np.pi))), size)
-
-
 def crop_view(rng: Rng, view: Image, size: int) -> Image:
     """(size, size) attenuation of a random window of view: turned, mirrored, magnified.
 
