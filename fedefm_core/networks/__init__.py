@@ -12,6 +12,7 @@ from torch import nn
 from fedefm_core.config import parse_settings
 from fedefm_core.errors import ConfigError
 from fedefm_core.networks.small_cnn import SmallCnn, SmallCnnSettings
+from fedefm_core.networks.vit import Vit, VitSettings
 from fedefm_core.networks.weights import load_weights, read_weights_header, save_weights
 from fedefm_core.networks.wirenet import Wirenet, WirenetSettings
 
@@ -33,14 +34,12 @@ def _small_cnn(settings: Mapping[str, Any]) -> nn.Module:
     return SmallCnn(parse_settings(SmallCnnSettings, settings, where="the settings of small_cnn"))
 
 
-# MONAI takes seconds to import, and a robot's runtime that comes by here needs none of it.
 def _vit(settings: Mapping[str, Any]) -> nn.Module:
-    from fedefm_core.networks.vit import Vit, VitSettings
-
     return Vit(parse_settings(VitSettings, settings, where="the settings of vit"))
 
 
 def _r50_vit(settings: Mapping[str, Any]) -> nn.Module:
+    # MONAI takes seconds to import, and the other networks need none of it.
     from fedefm_core.networks.r50_vit import R50Vit, R50VitSettings
 
     return R50Vit(parse_settings(R50VitSettings, settings, where="the settings of r50_vit"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vit: MONAI's vision transformer as a foundation network.
+"""vit: a vision transformer as a foundation network, of torch's own encoder layers.
 
 A. Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; the defaults are ViT-S/16. The
 head sees the mean of all tokens, so that the map that EMD compares is what decides.
@@ -7,7 +7,7 @@ head sees the mean of all tokens, so that the map that EMD compares is what deci
 
 from __future__ import annotations
 
-from monai.networks.nets import ViT
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -41,29 +41,51 @@ class Vit(FoundationNetwork):
 
     def __init__(self, settings: VitSettings) -> None:
         super().__init__()
-        self.body = ViT(
-            in_channels=1,
-            img_size=settings.image_size,
-            patch_size=settings.patch_size,
-            hidden_size=settings.width,
-            mlp_dim=settings.mlp_width,
-            num_layers=settings.layers,
-            num_heads=settings.heads,
-            dropout_rate=settings.dropout,
-            spatial_dims=2,
+        side = settings.patch_size
+        self.embedding = nn.Conv2d(1, settings.width, side, stride=side)
+        positions = (settings.image_size // side) ** 2
+        self.body = Transformer(
+            positions,
+            settings.width,
+            settings.layers,
+            settings.heads,
+            settings.mlp_width,
+            settings.dropout,
         )
         self.head = nn.Linear(settings.width, settings.classes)
-        self._middle = middle_layer(settings.layers)
 
     def forward(self, image: Tensor) -> FoundationOutput:
-        late_bnc, maps = self.body(image)
+        late_bnc, mid_bnc = self.body(self.embedding(image).flatten(2).mT)
         features_bd = late_bnc.mean(1)
-        return FoundationOutput(self.head(features_bd), features_bd, late_bnc, maps[self._middle])
+        return FoundationOutput(self.head(features_bd), features_bd, late_bnc, mid_bnc)
 
 
-def middle_layer(layers: int) -> int:
-    """Number of the layer, from 0, after which half of layers are done."""
-    return max(layers // 2 - 1, 0)
+class Transformer(nn.Module):
+    """Learnt positions and pre-norm encoder layers; (B, N, C) to the map after all layers,
+    normalised, and that after half of them."""
+
+    def __init__(
+        self, positions: int, width: int, layers: int, heads: int, mlp_width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.empty(1, positions, width))
+        nn.init.trunc_normal_(self.position, std=0.02)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, heads, mlp_width, dropout, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self._middle = max(layers // 2, 1)
+
+    def forward(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor]:
+        x_bnc = mid_bnc = tokens_bnc + self.position
+        for number, layer in enumerate(self.layers, start=1):
+            x_bnc = layer(x_bnc)
+            if number == self._middle:
+                mid_bnc = x_bnc
+        return self.norm(x_bnc), mid_bnc
 
 
 def check_divisible(name: str, value: int, by: str, divisor: int) -> None:

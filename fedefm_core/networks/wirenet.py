@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,8 +25,8 @@ class WirenetSettings(Settings):
     Deep levels are cheap, and see what tells a wire from the edge of a bone: its whole course.
     """
 
-    channels: tuple[int, ...] = (32, 64, 96, 160)
-    blocks: tuple[int, ...] = (1, 2, 3, 4)
+    channels: tuple[PositiveInt, ...] = Field((32, 64, 96, 160), min_length=1)
+    blocks: tuple[PositiveInt, ...] = (1, 2, 3, 4)
 
     @model_validator(mode="after")
     def _same_levels(self) -> WirenetSettings:
