@@ -11,6 +11,7 @@ import typer
 from fedefm_core.cli.main import app
 
 if TYPE_CHECKING:
+    from fedefm_core.frames import FrameSource
     from fedefm_core.simulation.statistics import ImageStatistics
 
 
@@ -33,15 +34,18 @@ def compare_statistics(
     A small classifier tries to tell the sets apart: AUC 0.5 means that it cannot, 1 that it
     always can. The table names the numbers that differ most.
     """
+    from fedefm_core.cli.evaluate import check_report_path
     from fedefm_core.cli.report import print_table, write_json
+    from fedefm_core.frames import open_source
     from fedefm_core.provenance import provenance
     from fedefm_core.simulation.comparison import compare, largest_gaps
 
+    if out is not None:
+        check_report_path(out / "statistics.json")
+    folders = {"simulated": simulated, "real": real}
+    sources = {name: open_source(_images_of(path)) for name, path in folders.items()}
     skipped: list[str] = []
-    sets = {
-        "simulated": _measure(_images_of(simulated), limit, "Simulated", skipped),
-        "real": _measure(_images_of(real), limit, "Real", skipped),
-    }
+    sets = {name: _measure(source, limit, name, skipped) for name, source in sources.items()}
     report = compare(sets["simulated"], sets["real"], seed)
     typer.echo(f"{len(sets['simulated'])} simulated and {len(sets['real'])} real images")
     print_table(_area_table(report["auc"]))
@@ -67,24 +71,28 @@ def _images_of(path: Path) -> Path:
     return path / "images" if (path / "truth.json").is_file() else path
 
 
-def _measure(path: Path, limit: int, title: str, skipped: list[str]) -> list[ImageStatistics]:
+def _measure(
+    source: FrameSource, limit: int, name: str, skipped: list[str]
+) -> list[ImageStatistics]:
+    """Statistics of every image; what cannot be read or measured goes to skipped instead."""
     from itertools import islice
 
     from fedefm_core.cli.progress import expected_frames, progress
     from fedefm_core.errors import FrameError
-    from fedefm_core.frames import open_source, to_grey8
+    from fedefm_core.frames import to_grey8
+    from fedefm_core.simulation.comparison import require_enough
     from fedefm_core.simulation.statistics import measure
 
-    source = open_source(path)
     expected = expected_frames(source)
     total = min(limit, expected) if limit and expected else expected
     measured = []
-    for frame in progress(islice(source, limit or None), title, total):
+    for frame in progress(islice(source, limit or None), f"Measuring {name}", total):
         try:
             measured.append(measure(to_grey8(frame)))
         except FrameError as error:
             skipped.append(f"{frame.source}: {error}")
     skipped.extend(f"{file}: {reason}" for file, reason in source.skipped)
+    require_enough(len(measured), name)
     return measured
 
 

@@ -32,12 +32,8 @@ def compare(
     of the real set and the Kolmogorov-Smirnov distance. seed: of the split into folds.
     Raises FrameError when a set has fewer than LEAST_IMAGES images.
     """
-    for name, images in (("simulated", simulated), ("real", real)):
-        if len(images) < LEAST_IMAGES:
-            raise FrameError(
-                f"A comparison needs {LEAST_IMAGES} images of each set at least (got "
-                f"{len(images)} {name} ones)"
-            )
+    require_enough(len(simulated), "simulated")
+    require_enough(len(real), "real")
     tables = [_table(images) for images in (simulated, real)]
     groups = {group: _matrices(tables, group) for group in tables[0]}
     pairs = list(groups.values())
@@ -55,6 +51,15 @@ def compare(
             for group, columns in tables[0].items()
         },
     }
+
+
+def require_enough(count: int, name: str) -> None:
+    """Raise FrameError when a set has too few images for a comparison."""
+    if count < LEAST_IMAGES:
+        raise FrameError(
+            f"A comparison needs {LEAST_IMAGES} images of each set at least (got {count} {name} "
+            "ones)"
+        )
 
 
 def _table(images: Sequence[ImageStatistics]) -> dict[str, dict[str, Values]]:

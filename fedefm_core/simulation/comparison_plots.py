@@ -84,7 +84,7 @@ def _gradients(axis: Axes, sets: Sets) -> None:
             label = f"{name}, {percentile} %"
             axis.plot(10 ** bins[:-1], share, style, color=_COLORS[name], linewidth=1, label=label)
     axis.set(xlabel="gradient percentile [grey levels/px]", ylabel="density", xscale="log")
-    axis.legend(fontsize=5, frameon=False)
+    axis.legend(fontsize=5, frameon=False, loc="upper left")
 
 
 def _edges(axis: Axes, sets: Sets) -> None:

@@ -76,6 +76,7 @@ def measure(grey: npt.NDArray[np.uint8]) -> ImageStatistics:
     patches = flat_patches(image, mask)
     power = noise_power(patches)
     gradient = _gradient(image)
+    grain = local_noise(image)
     return ImageStatistics(
         histogram=counts / counts.sum(),
         grey_percentiles=np.percentile(seen, _GREY_PERCENTILES),
@@ -85,7 +86,7 @@ def measure(grey: npt.NDArray[np.uint8]) -> ImageStatistics:
         gradients=np.percentile(np.hypot(*gradient)[mask], _GRADIENT_PERCENTILES),
         edge_widths=edge_widths(image, mask),
         ridges={
-            sigma: np.percentile(ridge_contrast(image, sigma)[mask], _RIDGE_PERCENTILES)
+            sigma: np.percentile((ridge_depth(image, sigma) / grain)[mask], _RIDGE_PERCENTILES)
             for sigma in RIDGE_SIGMAS
         },
     )
@@ -189,12 +190,12 @@ def edge_widths(image: Image, mask: Mask) -> Values:
     return np.asarray(sigma[ends], np.float64)
 
 
-def ridge_contrast(image: Image, sigma: float) -> Image:
-    """(H, W) how far dark lines stand out of the noise around them; 0 where there is none.
+def ridge_depth(image: Image, sigma: float) -> Image:
+    """(H, W) how much darker than beside them dark lines are; 0 where there is none.
 
     The larger eigenvalue of the Hessian at scale sigma, times sigma² * 2 sqrt(2): the depth of a
-    long line of Gaussian profile whose own sigma is that. Over local_noise: so it is the contrast
-    to noise ratio of such a line, where noise is white.
+    long line of Gaussian profile whose own sigma is that. Over local_noise it is the contrast to
+    noise ratio of such a line, where noise is white.
     """
     smooth = cv2.GaussianBlur(image, (0, 0), sigma)
     xx, xy, yy = (
@@ -203,7 +204,7 @@ def ridge_contrast(image: Image, sigma: float) -> Image:
     )
     mean, half = (xx + yy) / 2, (xx - yy) / 2
     depth = (mean + np.sqrt(half * half + xy * xy)) * np.float32(2 * np.sqrt(2) * sigma**2)
-    return np.asarray(np.maximum(depth, 0) / local_noise(image), np.float32)
+    return np.asarray(np.maximum(depth, 0), np.float32)
 
 
 def local_noise(image: Image) -> Image:
