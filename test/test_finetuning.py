@@ -300,3 +300,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_weights(other, tmp_path / "other.safetensors", header)
     with pytest.raises(WeightsError, match="must have the shape"):
         finetune(settings(steps=1, init=str(tmp_path / "other.safetensors")), tmp_path / "run")
+
+
+@pytest.mark.parametrize("network", [{"channels": [], "blocks": []}, {"channels": [0, 8, 8, 8]}])
+def test_a_network_of_no_channels_is_refused(network: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"network\.channels"):
+        settings(network=network)
