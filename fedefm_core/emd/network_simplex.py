@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fedefm_core.emd.problem import TransportError, center_duals, check_problems
-from fedefm_core.errors import ConfigError
+from fedefm_core.emd.problem import center_duals, check_problems
+from fedefm_core.errors import ConfigError, TransportError
 from fedefm_core.provenance import usable_cpus
 
 Array = NDArray[np.float64]

@@ -22,8 +22,8 @@ from geomloss import ot  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fedefm_core.emd.problem import TransportError, center_duals, check_problems
-from fedefm_core.errors import ConfigError
+from fedefm_core.emd.problem import center_duals, check_problems
+from fedefm_core.errors import ConfigError, TransportError
 
 ANNEALING_STEPS = 32
 UPDATES_PER_CHECK = 10

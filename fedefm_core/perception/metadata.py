@@ -25,8 +25,10 @@ class ModelMetadata:
 
     Graph contract, format version 1, one image at a time:
       input  'image'        (1, 1, H, W) uint8, H x W = input_size; the graph normalises it
-      output 'label_map'    (1, H, W) uint8, index into classes; background where its probability is 1/2 or more
-      output 'probability'  (1, H, W) uint8, 255 * probability of 'background' or 'instrument', as labelled
+      output 'label_map'    (1, H, W) uint8, index into classes; background where that is as
+             probable as both instruments together, or more
+      output 'probability'  (1, H, W) uint8, 255 * probability of 'background' or of
+             'instrument', as the label says
       output 'tip_heatmap'  (1, 2, H/4, W/4) float32 in 0..1: catheter tips, guidewire tips;
              cell (r, c) is centred on network pixel (4c + 1.5, 4r + 1.5)
     """
