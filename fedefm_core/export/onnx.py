@@ -25,7 +25,6 @@ OPSET = 18  # what the exporter writes natively; OpenVINO, ONNX Runtime and Tens
 IMAGE = "image"
 OUTPUTS = ("label_map", "probability", "tip_heatmap")
 SIZE_MULTIPLE = 32
-MAX_BYTES = 10_000_000  # a shipped model is package data: small enough to clone and install
 
 
 class Graph(nn.Module):
@@ -94,13 +93,11 @@ def save_model(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> M
 def write_model(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> None:
     """Write model to path with metadata as they are, in one step.
 
-    Raises OutputError when path cannot be written or the file would exceed MAX_BYTES.
+    Raises OutputError when path cannot be written.
     """
     attach_metadata(model, metadata)
     onnx.checker.check_model(model)
     content = model.SerializeToString(deterministic=True)
-    if len(content) > MAX_BYTES:
-        raise OutputError(f"{path} would have {len(content)} bytes; at most {MAX_BYTES} may ship")
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
