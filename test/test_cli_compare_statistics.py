@@ -33,6 +33,7 @@ def test_report_and_plots(folders, tmp_path):
     assert (result.code, result.err) == (0, "")
     assert f"{COUNT} simulated and {COUNT} real images" in result.out
     assert "told apart by" in result.out
+    assert "grey/p50" in result.out
     report = json.loads((tmp_path / "new" / "statistics.json").read_text())
     assert report["auc"]["grey"] == 1
     assert report["images"] == {"simulated": COUNT, "real": COUNT}
