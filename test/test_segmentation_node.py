@@ -207,10 +207,14 @@ def test_state_beats_ten_times_a_second_without_images(bench: Bench) -> None:
     bench.clear(interface.STATE)
     start_ns = bench.now_ns()
     wait_until(lambda: len(bench.heard[interface.STATE]) >= 20, "twenty states")
-    stamps = stamps_of(bench.heard[interface.STATE])
-    assert stamps[0] >= start_ns - 10**9
-    # The promise is 10 Hz; the machine may be busy, so this only catches a broken timer.
-    assert (stamps[-1] - stamps[0]) / 1e9 < 19 * 0.2
+    assert stamps_of(bench.heard[interface.STATE])[0] >= start_ns - 10**9
+
+    def beats() -> bool:
+        """Of any twenty in a row: the machine may be busy, but a slow timer never gets there."""
+        stamps = stamps_of(bench.heard[interface.STATE])
+        return any((b - a) / 1e9 < 19 * 0.15 for a, b in zip(stamps, stamps[19:], strict=False))
+
+    wait_until(beats, "twenty states at nearly 10 Hz")
 
 
 def test_reset_forgets_the_track_at_once(bench: Bench) -> None:
@@ -229,9 +233,10 @@ def test_frames_from_another_time_are_refused_by_name(
     bench: Bench, age_s: float, reason: str, words: str
 ) -> None:
     bench.send_until_state("TRACKING")
-    bench.send_until_state("STALE", age_s=age_s)
+    # On a busy machine the state may be STALE for want of images first.
+    bench.send_until(lambda: words in bench.status().message, f"'{words}'", age_s=age_s)
     message = bench.status().message
-    assert words in message
+    assert bench.state() == "STALE"
     assert "use_sim_time" in message
     assert "clocks" in message
     counted = f"dropped_{reason}"
