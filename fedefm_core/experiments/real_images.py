@@ -8,7 +8,7 @@ axes were marked by hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,10 +22,13 @@ from fedefm_core.config import Settings
 from fedefm_core.errors import FrameError
 from fedefm_core.evaluation.evaluate import skeleton
 from fedefm_core.evaluation.metrics import widen
+from fedefm_core.experiments.study import Result
 from fedefm_core.frames import Frame, open_source, to_grey8
 from fedefm_core.frames.source import image_files
 from fedefm_core.perception import Perception, Segmenter
 from fedefm_core.perception.overlay import draw_overlay
+from fedefm_core.perception.types import LabelMap
+from fedefm_core.provenance import provenance
 from fedefm_core.simulation.backgrounds import inside_polygons
 from fedefm_core.simulation.detector import display, expose, random_detector
 from fedefm_core.simulation.projection import crop_view, load_views
@@ -217,26 +220,52 @@ def _vessel_share(settings: VesselSettings, root: Path, segmenter: Segmenter) ->
     return Share(called, pixels, tips, count)
 
 
+def marked_catheters(
+    settings: RealImagesSettings, label_map_of: Callable[[Frame], LabelMap]
+) -> dict[str, dict[str, float]]:
+    """line_scores, by name of the frame, of a model that gives a frame's label map in its size.
+
+    Raises FrameError when a frame is missing.
+    """
+    rows = {}
+    for marked in settings.catheters:
+        frame = _frame(settings.root / marked.file, marked.frame)
+        rows[_name(marked)] = _line_scores(settings, marked, label_map_of(frame))
+    return rows
+
+
 def _catheters(settings: RealImagesSettings, segmenter: Segmenter, out: Path) -> dict[str, Any]:
     rows = {}
     for marked in settings.catheters:
         frame = _frame(settings.root / marked.file, marked.frame)
         seen = _alone(segmenter, frame)
-        shape = seen.label_map.shape
-        name = f"{marked.file.stem}_{marked.frame:04d}"
-        tolerance = settings.tolerance_px * max(shape) / _SIDE
-        rows[name] = line_scores(
-            seen.label_map > 0,
-            draw_lines(marked.lines, shape),
-            draw_lines(marked.uncertain, shape),
-            tolerance,
-        )
-        _write(out / f"{name}.png", frame, seen)
-    mean = {
+        rows[_name(marked)] = _line_scores(settings, marked, seen.label_map)
+        _write(out / f"{_name(marked)}.png", frame, seen)
+    return {"mean": mean_scores(rows), "frames": rows}
+
+
+def mean_scores(rows: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Precision, recall and F1, each its mean over frames."""
+    return {
         key: float(np.mean([row[key] for row in rows.values()]))
         for key in ("precision", "recall", "f1")
     }
-    return {"mean": mean, "frames": rows}
+
+
+def _line_scores(
+    settings: RealImagesSettings, marked: CatheterSettings, label_map: LabelMap
+) -> dict[str, float]:
+    shape = label_map.shape
+    return line_scores(
+        label_map > 0,
+        draw_lines(marked.lines, shape),
+        draw_lines(marked.uncertain, shape),
+        settings.tolerance_px * max(shape) / _SIDE,
+    )
+
+
+def _name(marked: CatheterSettings) -> str:
+    return f"{marked.file.stem}_{marked.frame:04d}"
 
 
 def _frame(path: Path, index: int) -> Frame:
@@ -257,6 +286,27 @@ def _files(path: Path, pattern: str) -> list[Path]:
 
 def _write(path: Path, frame: Frame, seen: Perception) -> None:
     cv2.imwrite(str(path), draw_overlay(to_grey8(frame), seen))
+
+
+def result(settings: RealImagesSettings, segmenter: Segmenter, out: Path) -> Result:
+    """real_images, with the model it was run on, as every study hands it back."""
+    metadata = segmenter.runtime.metadata
+    findings = real_images(settings, segmenter, out)
+    report = {
+        "study": settings.study,
+        **findings,
+        "table": table(findings),
+        "model": metadata.name,
+        "weights_sha256": metadata.weights_sha256,
+        "provenance": provenance(settings),
+    }
+    return Result(
+        report=report,
+        title="What the model does on real images that nobody labelled for it",
+        text=f"Model {metadata.name}, weights {metadata.weights_sha256[:12]}.",
+        tables={"Instruments where there are none, and marked catheters": table(report)},
+        pictures={path.stem: path for path in sorted(out.glob("*.png"))},
+    )
 
 
 def table(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
