@@ -21,7 +21,17 @@ HEADER = "SPDX-License-Identifier: Apache-2.0"
 # Files that carry no header: the licence itself, an empty marker that ament wants empty, and what
 # is no text or has no comments.
 NO_HEADER_NAMES = {"LICENSE", ".gitignore", "COLCON_IGNORE", "py.typed"}
-NO_HEADER_SUFFIXES = {".onnx", ".png", ".jpg", ".dcm", ".json", ".jsonl", ".mp4", ".npz"}
+NO_HEADER_SUFFIXES = {
+    ".onnx",
+    ".safetensors",
+    ".png",
+    ".jpg",
+    ".dcm",
+    ".json",
+    ".jsonl",
+    ".mp4",
+    ".npz",
+}
 IGNORED_FOLDERS = {
     ".git", ".venv", "build", "install", "log", "out", "runs", "resource",
     "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis",
