@@ -24,8 +24,8 @@ from fedefm_core.finetuning.settings import AugmentationSettings, LossSettings
 from fedefm_core.frames import to_grey8
 from fedefm_core.networks import load_network, read_weights_header, save_weights
 from fedefm_core.networks.wirenet import Wirenet, WirenetSettings
+from fedefm_core.perception.types import UNKNOWN
 from fedefm_core.simulation import simulate_frame
-from fedefm_core.simulation.backgrounds import UNKNOWN
 from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
 
 TINY = {

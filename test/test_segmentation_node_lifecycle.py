@@ -21,7 +21,7 @@ from rosgraph_msgs.msg import Clock
 from segmentation_bench import CAMERA_PERIOD_S, MODULE, NODE, Bench, segmentation_bench
 
 from fedefm_core.frames import to_grey8
-from fedefm_core.perception.models import DEFAULT_MODEL, shipped_models
+from fedefm_core.perception.models import DEFAULT_MODEL
 from fedefm_core.simulation import simulate_sequence
 from fedefm_ros import interface
 from fedefm_ros.messages import ns_to_stamp
@@ -157,7 +157,6 @@ def test_simulated_time(model: Path, tmp_path: Path) -> None:
         bench.send_until(tick, "tracking in simulated time")
 
 
-@pytest.mark.skipif(DEFAULT_MODEL not in shipped_models(), reason="no model is shipped yet")
 def test_the_shipped_model_tracks_a_simulated_insertion(tmp_path: Path) -> None:
     frames = [to_grey8(made.frame) for made in simulate_sequence(seed=7, length=60)]
     with segmentation_bench(Path(DEFAULT_MODEL), tmp_path / "log.txt") as bench:

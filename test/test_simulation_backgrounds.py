@@ -11,9 +11,9 @@ import pytest
 
 from fedefm_core.config import parse_settings
 from fedefm_core.errors import ConfigError, FrameError, SimulationError
+from fedefm_core.perception.types import UNKNOWN
 from fedefm_core.simulation import SimulationSettings, simulate_frame, simulate_sequence
 from fedefm_core.simulation.backgrounds import (
-    UNKNOWN,
     inside_polygons,
     random_picture,
     unlabelled_lines,

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedefm_core.cli.interrupted import how_to_resume
 from fedefm_core.cli.main import app
 
 
@@ -32,9 +32,6 @@ def finetune(
     try:
         best = finetune(settings, out, resume)
     except KeyboardInterrupt:
-        options = [f"--set={text}" for text in override or []]
-        command = ["fedefm_core", "finetune", *map(str, config), "--out", str(out), *options]
-        typer.echo(f"Interrupted. To go on: {shlex.join([*command, '--resume'])}")
-        raise typer.Exit(130) from None
+        raise how_to_resume("finetune", config, out, override) from None
     typer.echo(f"Best weights: {best}")
     typer.echo(f"Curves: tensorboard --logdir {out / 'tensorboard'}")

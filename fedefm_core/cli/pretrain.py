@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedefm_core.cli.interrupted import how_to_resume
 from fedefm_core.cli.main import app
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ def pretrain(
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        files = " ".join(str(path) for path in config)
-        again = " ".join(f"--set '{item}'" for item in override or [])
-        typer.echo(f"To go on: fedefm_core pretrain {files} --out {out} --resume {again}".rstrip())
-        raise typer.Exit(130) from None
+        raise how_to_resume("pretrain", config, out, override) from None
     totals = summary.totals
     typer.echo(
         f"Θ after {summary.rounds} rounds: accuracy {summary.theta['accuracy']:.3f} over all "

@@ -20,9 +20,9 @@ from fedefm_core.corpora.partition import SiloData, silos_of
 from fedefm_core.corpora.reading import Decoded, decode
 from fedefm_core.corpora.records import SPLITS, Record
 from fedefm_core.errors import FrameError, TruthError
+from fedefm_core.perception.types import UNKNOWN
 from fedefm_core.provenance import provenance
 
-UNKNOWN = 255  # mask value of pixels that nobody vouches for
 _NAMED = 20  # broken files and duplicates that a sentence or table names; the report has all
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from fedefm_core.corpora.metaimage import read_metaimage
 from fedefm_core.corpora.records import Mask, Record
 from fedefm_core.errors import FrameError, TruthError
 from fedefm_core.frames import Frame, Window, open_source, to_grey8
+from fedefm_core.frames.file_errors import named_errors
 from fedefm_core.frames.limits import DEFAULT_LIMITS, check_frame_size
 
 _METAIMAGE = (".mhd", ".mha")
@@ -62,7 +62,7 @@ def frame_count(path: Path) -> int:
     """Frames that the file's header declares; 1 for a file that reading will find to be broken."""
     try:
         if path.suffix.lower() in _METAIMAGE:
-            with _named(path):
+            with named_errors(path):
                 return read_metaimage(path).frame_count or 1
         return open_source(path).frame_count or 1
     except FrameError:
@@ -74,7 +74,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
     if path.suffix.lower() not in _METAIMAGE:
         yield from open_source(path)
         return
-    with _named(path):
+    with named_errors(path):
         yield from read_metaimage(path).frames()
 
 
@@ -118,7 +118,7 @@ def _mask_values(path: Path) -> Iterator[npt.NDArray[Any]]:
     if suffix == ".npy":
         yield _read_npy(path)
     elif suffix == ".gif":
-        with _named(path):
+        with named_errors(path):
             yield _read_gif(path.read_bytes())
     else:
         for frame in read_frames(path):
@@ -126,7 +126,7 @@ def _mask_values(path: Path) -> Iterator[npt.NDArray[Any]]:
 
 
 def _read_npy(path: Path) -> npt.NDArray[Any]:
-    with _named(path):
+    with named_errors(path):
         values = np.load(path, mmap_mode="r", allow_pickle=False)
         if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
             values = values.squeeze(axis=0 if values.shape[0] == 1 else 2)
@@ -159,17 +159,3 @@ def _next_mask(record: Record, masks: Iterator[Mask], shape: tuple[int, int]) ->
             f"{shape[1]} x {shape[0]}"
         )
     return mask
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Put the file's name before every error; whatever a parser raises becomes a FrameError."""
-    try:
-        yield
-    except FrameError as error:
-        raise type(error)(f"{path}: {error}", reason=error.reason) from error
-    except OSError as error:
-        raise FrameError(f"{path}: it cannot be opened: {error.strerror or error}") from error
-    except Exception as error:  # parsers of damaged files fail in more ways than they document
-        detail = f"{type(error).__name__}: {error}"
-        raise FrameError(f"{path}: it is damaged or truncated ({detail:.200})") from error

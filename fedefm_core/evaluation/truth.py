@@ -14,12 +14,17 @@ import numpy as np
 from fedefm_core.errors import FrameError, TruthError
 from fedefm_core.evaluation.strata import LineTruth
 from fedefm_core.frames.raster import declared_size, decode_still, still_format
-from fedefm_core.perception.types import CLASS_NAMES, INSTRUMENT_KINDS, FloatArray, LabelMap
+from fedefm_core.perception.types import (
+    CLASS_NAMES,
+    INSTRUMENT_KINDS,
+    UNKNOWN,
+    FloatArray,
+    LabelMap,
+)
 
 TRUTH_FILE = "truth.json"
 ALL = "all"  # the group of all frames, so no kind of image may be called that
 _LINE = "'centerline_px' must be a list of points, 'width_px' and 'contrast_to_noise' numbers"
-_UNKNOWN = 255  # of simulated frames on real backgrounds; often the foreground of others' masks
 _PNG_COLOR_TYPE = 25  # position of this byte in every PNG file; 0 is grey
 
 
@@ -64,7 +69,7 @@ def read_mask(folder: Path, name: str, shape: tuple[int, int]) -> LabelMap:
         raise TruthError(f"The mask {path} must be grey (it has colors, a palette or alpha)")
     if mask.max() >= len(CLASS_NAMES):
         legend = ", ".join(f"{value} {label}" for value, label in enumerate(CLASS_NAMES))
-        hint = "; 255, 'unknown', is for training alone" if mask.max() == _UNKNOWN else ""
+        hint = "; 255, 'unknown', is for training alone" if mask.max() == UNKNOWN else ""
         raise TruthError(
             f"The mask {path} may hold only {legend} (got the value {mask.max()}{hint})"
         )

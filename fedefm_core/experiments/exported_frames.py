@@ -21,8 +21,9 @@ from fedefm_core.config import Settings
 from fedefm_core.evaluation.evaluate import skeleton
 from fedefm_core.evaluation.metrics import BoolArray, centerline_f1, count_region, dice, widen
 from fedefm_core.frames import Frame, to_grey8
+from fedefm_core.perception.types import UNKNOWN
 from fedefm_core.simulation import SimulationSettings, simulate_frame
-from fedefm_core.simulation.backgrounds import UNKNOWN
+from fedefm_core.simulation.draws import log_uniform
 from fedefm_core.simulation.settings import Kind
 
 Rng = np.random.Generator
@@ -79,7 +80,7 @@ def exported_frame(settings: ExportedFramesSettings, index: int) -> ExportedFram
     window = _random_window(rng, settings.simulation.size, settings.aspect)
     corner = np.array([window[1].start, window[0].start], np.float64)
     low, high = settings.side_px
-    side = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    side = log_uniform(rng, low, high)
     cut = to_grey8(simulated.frame)[window]
     scale = side / max(cut.shape)
     stroke = int(rng.integers(settings.stroke_px[0], settings.stroke_px[1] + 1))

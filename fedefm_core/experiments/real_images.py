@@ -31,6 +31,7 @@ from fedefm_core.perception.types import LabelMap
 from fedefm_core.provenance import provenance
 from fedefm_core.simulation.backgrounds import inside_polygons
 from fedefm_core.simulation.detector import display, expose, random_detector
+from fedefm_core.simulation.outlines import spline
 from fedefm_core.simulation.projection import crop_view, load_views
 
 BoolArray = npt.NDArray[np.bool_]
@@ -134,27 +135,9 @@ def draw_lines(
     """(H, W) bool: smooth curves through the points, one pixel wide."""
     canvas = np.zeros(shape[:2], np.uint8)
     for line in lines:
-        points = np.round(_smooth(np.array(line, np.float64))).astype(np.int32)
+        points = np.round(spline(line, samples=20)).astype(np.int32)
         cv2.polylines(canvas, [points], False, 1, 1)
     return canvas > 0
-
-
-def _smooth(points: npt.NDArray[np.float64], steps: int = 20) -> npt.NDArray[np.float64]:
-    """Catmull-Rom spline through (N, 2) points."""
-    ends = [2 * points[0] - points[1]], [2 * points[-1] - points[-2]]
-    p = np.concatenate([ends[0], points, ends[1]])
-    t = np.linspace(0, 1, steps)[:, None]
-    pieces = [
-        0.5
-        * (
-            2 * b
-            + (c - a) * t
-            + (2 * a - 5 * b + 4 * c - d) * t**2
-            + (3 * b - a - 3 * c + d) * t**3
-        )
-        for a, b, c, d in zip(p, p[1:], p[2:], p[3:], strict=False)
-    ]
-    return np.concatenate(pieces)
 
 
 def _ratio(part: BoolArray, whole: BoolArray) -> float:

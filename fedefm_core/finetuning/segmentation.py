@@ -42,9 +42,8 @@ from fedefm_core.finetuning.losses import SegmentationLoss
 from fedefm_core.finetuning.settings import FinetuneSettings
 from fedefm_core.networks import build_network, load_weights, save_weights
 from fedefm_core.networks.wirenet import STRIDE, decide, normalise
-from fedefm_core.perception.types import INSTRUMENT_KINDS
+from fedefm_core.perception.types import INSTRUMENT_KINDS, UNKNOWN
 from fedefm_core.provenance import provenance
-from fedefm_core.simulation.backgrounds import UNKNOWN
 from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
 
 POOL = "pool"  # folder of a run: frames drawn ahead

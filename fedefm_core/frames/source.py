@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from fedefm_core.errors import FrameError, FrameLimitError
 from fedefm_core.frames.clip import Clip
+from fedefm_core.frames.file_errors import named_errors
 from fedefm_core.frames.frame import Frame
 from fedefm_core.frames.limits import DEFAULT_LIMITS, FrameLimits
 from fedefm_core.frames.sniff import looks_like_image, sniff_format
@@ -96,7 +96,7 @@ def _is_plain_folder(path: Path) -> bool:
 
 def image_files(folder: Path) -> list[Path]:
     """Files that are images, or look it, in natural order: 2 before 10; hidden files left out."""
-    with _named(folder):
+    with named_errors(folder):
         files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     return sorted((path for path in files if looks_like_image(path)), key=_natural_key)
 
@@ -107,7 +107,7 @@ def _natural_key(path: Path) -> list[tuple[bool, int, str]]:
 
 
 def _open(path: Path, limits: FrameLimits, topic: str | None) -> Clip:
-    with _named(path):
+    with named_errors(path):
         kind = sniff_format(path)
         if path.is_file() and path.stat().st_size > limits.max_file_bytes:
             raise FrameLimitError(
@@ -123,22 +123,5 @@ def _open(path: Path, limits: FrameLimits, topic: str | None) -> Clip:
 
 
 def _decode(path: Path, clip: Clip) -> Iterator[Frame]:
-    with _named(path):
+    with named_errors(path):
         yield from clip.frames()
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Put the file's name before every error; whatever a parser raises becomes a FrameError.
-
-    Parsers of damaged files fail in more ways than they document, so all of them are caught here.
-    """
-    try:
-        yield
-    except FrameError as error:
-        raise type(error)(f"{path}: {error}", reason=error.reason) from error
-    except OSError as error:
-        raise FrameError(f"{path}: it cannot be opened: {error.strerror or error}") from error
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}"
-        raise FrameError(f"{path}: it is damaged or truncated ({detail:.200})") from error

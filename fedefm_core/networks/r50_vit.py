@@ -10,22 +10,21 @@ group norm: statistics of batches would mean nothing in an average of silos. The
 from __future__ import annotations
 
 from monai.networks.nets.resnet import ResNetBottleneck
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from fedefm_core.config import Settings
 from fedefm_core.networks.foundation import FoundationNetwork, FoundationOutput
-from fedefm_core.networks.vit import Transformer, check_divisible
+from fedefm_core.networks.vit import Transformer, TransformerSettings
 
 STRIDE = 16  # of the residual part
 _GROUPS = 32
 _EXPANSION = ResNetBottleneck.expansion
 
 
-class R50VitSettings(Settings):
+class R50VitSettings(TransformerSettings):
     """classes: kinds of image. image_size: side in pixels. stages: bottlenecks at strides 4, 8 and
-    16. stem: channels of the first convolution. width, layers, heads, mlp_width: of the
-    transformer."""
+    16. stem: channels of the first convolution. The transformer's width, layers, heads and
+    mlp_width are those of the reference."""
 
     classes: int = Field(6, ge=1)
     image_size: int = Field(256, ge=STRIDE, multiple_of=STRIDE)
@@ -35,12 +34,6 @@ class R50VitSettings(Settings):
     layers: int = Field(8, ge=1)
     heads: int = Field(12, ge=1)
     mlp_width: int = Field(1024, ge=8)
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _divisible(self) -> R50VitSettings:
-        check_divisible("width", self.width, "heads", self.heads)
-        return self
 
 
 class R50Vit(FoundationNetwork):
@@ -67,14 +60,7 @@ class R50Vit(FoundationNetwork):
         )
         self.embedding = nn.Conv2d(planes[-1] * _EXPANSION, settings.width, 1)
         positions = (settings.image_size // STRIDE) ** 2
-        self.body = Transformer(
-            positions,
-            settings.width,
-            settings.layers,
-            settings.heads,
-            settings.mlp_width,
-            settings.dropout,
-        )
+        self.body = Transformer(positions, settings)
         self.head = nn.Linear(settings.width, settings.classes)
 
     def forward(self, image: Tensor) -> FoundationOutput:

@@ -15,13 +15,9 @@ from fedefm_core.config import Settings
 from fedefm_core.networks.foundation import FoundationNetwork, FoundationOutput
 
 
-class VitSettings(Settings):
-    """classes: kinds of image. image_size, patch_size: sides in pixels. width: of the tokens.
-    mlp_width: inside a layer's feedforward part."""
+class TransformerSettings(Settings):
+    """width: of the tokens. mlp_width: inside a layer's feedforward part."""
 
-    classes: int = Field(6, ge=1)
-    image_size: int = Field(256, ge=8)
-    patch_size: int = Field(16, ge=2)
     width: int = Field(384, ge=8)
     layers: int = Field(12, ge=1)
     heads: int = Field(6, ge=1)
@@ -29,9 +25,21 @@ class VitSettings(Settings):
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _divisible(self) -> VitSettings:
-        check_divisible("image_size", self.image_size, "patch_size", self.patch_size)
+    def _whole_heads(self) -> TransformerSettings:
         check_divisible("width", self.width, "heads", self.heads)
+        return self
+
+
+class VitSettings(TransformerSettings):
+    """classes: kinds of image. image_size, patch_size: sides in pixels."""
+
+    classes: int = Field(6, ge=1)
+    image_size: int = Field(256, ge=8)
+    patch_size: int = Field(16, ge=2)
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> VitSettings:
+        check_divisible("image_size", self.image_size, "patch_size", self.patch_size)
         return self
 
 
@@ -44,14 +52,7 @@ class Vit(FoundationNetwork):
         side = settings.patch_size
         self.embedding = nn.Conv2d(1, settings.width, side, stride=side)
         positions = (settings.image_size // side) ** 2
-        self.body = Transformer(
-            positions,
-            settings.width,
-            settings.layers,
-            settings.heads,
-            settings.mlp_width,
-            settings.dropout,
-        )
+        self.body = Transformer(positions, settings)
         self.head = nn.Linear(settings.width, settings.classes)
 
     def forward(self, image: Tensor) -> FoundationOutput:
@@ -64,20 +65,24 @@ class Transformer(nn.Module):
     """Learnt positions and pre-norm encoder layers; (B, N, C) to the map after all layers,
     normalised, and that after half of them."""
 
-    def __init__(
-        self, positions: int, width: int, layers: int, heads: int, mlp_width: int, dropout: float
-    ) -> None:
+    def __init__(self, positions: int, settings: TransformerSettings) -> None:
         super().__init__()
-        self.position = nn.Parameter(torch.empty(1, positions, width))
+        self.position = nn.Parameter(torch.empty(1, positions, settings.width))
         nn.init.trunc_normal_(self.position, std=0.02)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
-                width, heads, mlp_width, dropout, "gelu", batch_first=True, norm_first=True
+                settings.width,
+                settings.heads,
+                settings.mlp_width,
+                settings.dropout,
+                "gelu",
+                batch_first=True,
+                norm_first=True,
             )
-            for _ in range(layers)
+            for _ in range(settings.layers)
         )
-        self.norm = nn.LayerNorm(width)
-        self._middle = max(layers // 2, 1)
+        self.norm = nn.LayerNorm(settings.width)
+        self._middle = max(settings.layers // 2, 1)
 
     def forward(self, tokens_bnc: Tensor) -> tuple[Tensor, Tensor]:
         x_bnc = mid_bnc = tokens_bnc + self.position

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 BACKGROUND, CATHETER, GUIDEWIRE = 0, 1, 2
+UNKNOWN = 255  # in masks to train from: it may or may not be an instrument
 CLASS_NAMES = ("background", "catheter", "guidewire")
 INSTRUMENT_KINDS = ("catheter", "guidewire")  # in order of their label, from 1
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedefm_core.simulation.bones import add_long_bones, add_ribs
+from fedefm_core.simulation.draws import log_uniform
 from fedefm_core.simulation.foreign_bodies import add_foreign_bodies
 from fedefm_core.simulation.outlines import Image, Rng
 from fedefm_core.simulation.pelvis import add_pelvis
@@ -25,7 +26,7 @@ from fedefm_core.simulation.textures import warped
 
 def animal(rng: Rng, size: int, scale: float, foreign_bodies: bool = True) -> Image:
     """(size, size) attenuation of a random part of the trunk, lying in any direction."""
-    unit = scale * float(np.exp(rng.uniform(np.log(0.6), np.log(1.9))))
+    unit = scale * log_uniform(rng, 0.6, 1.9)
     image = tissue(rng, size, rng.uniform(1.0, 2.2), rng.uniform(0.03, 0.18))
     angle = float(rng.choice([0.0, np.pi / 2], p=(0.6, 0.4))) + rng.normal(0, 0.2)
     if rng.random() < 0.8:
@@ -46,7 +47,7 @@ def animal(rng: Rng, size: int, scale: float, foreign_bodies: bool = True) -> Im
 
 
 def _strength(rng: Rng) -> float:
-    return float(np.exp(rng.uniform(np.log(0.12), np.log(0.8))))
+    return log_uniform(rng, 0.12, 0.8)
 
 
 def _add_chest(rng: Rng, image: Image, unit: float) -> None:

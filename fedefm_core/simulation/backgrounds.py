@@ -25,7 +25,6 @@ Rng = np.random.Generator
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-UNKNOWN = 255  # label of pixels that may or may not be an instrument
 _VIEW_SEED = 20_261_125
 _MAX_SIDE = 1024  # larger pictures are shrunk to it when they are loaded
 _RIDGE_SIGMAS = (1.5, 2.5, 4.0)  # of dark lines, in pixels of a 512-pixel picture

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fedefm_core.simulation.draws import log_uniform
+
 Image = npt.NDArray[np.float32]
 Rng = np.random.Generator
 
@@ -94,10 +96,10 @@ def random_detector(rng: Rng, kind: str) -> Detector:
     dose = {"human": 1.0, "animal": 1.2, "phantom": 2.5}[kind]
     scatter = {"human": 1.0, "animal": 0.7, "phantom": 0.4}[kind]
     median = float(np.clip(rng.normal(0.45, 0.12), 0.18, 0.8))
-    gamma = _log_uniform(rng, 0.9, 2.6)
+    gamma = log_uniform(rng, 0.9, 2.6)
     averaging = _sometimes(rng, 0.5, 0.2, 0.8)
     return Detector(
-        photons=_log_uniform(rng, 250, 6000) * dose,
+        photons=log_uniform(rng, 250, 6000) * dose,
         scatter_fraction=scatter * rng.uniform(0.2, 1.4),
         glare_fraction=scatter * rng.uniform(0.0, 0.15),
         blur_px=rng.uniform(0.4, 1.3),
@@ -122,9 +124,9 @@ def random_detector(rng: Rng, kind: str) -> Detector:
         defects=int(rng.integers(1, 4)) if rng.random() < 0.04 else 0,
         defect_seed=int(rng.integers(2**31)),
         flattening=_sometimes(rng, 0.7, 0.2, 0.9),
-        flattening_scale=_log_uniform(rng, 0.03, 0.2),
+        flattening_scale=log_uniform(rng, 0.03, 0.2),
         surround=rng.uniform(0.0, 2.0),
-        sharpening_px=_log_uniform(rng, 0.8, 9.0),
+        sharpening_px=log_uniform(rng, 0.8, 9.0),
         denoising=int(rng.choice([0, 3, 5], p=[0.87, 0.1, 0.03])),
         toe=_sometimes(rng, 0.75, 0.1, 0.5),
         s_curve=_sometimes(rng, 0.25, 0.2, 0.8),
@@ -136,13 +138,13 @@ def random_detector(rng: Rng, kind: str) -> Detector:
 def _random_renderer(rng: Rng) -> Detector:
     """The image chain of a rendering program: next to no noise, an even light, any window."""
     return Detector(
-        photons=_log_uniform(rng, 50_000, 5_000_000),
+        photons=log_uniform(rng, 50_000, 5_000_000),
         scatter_fraction=0.0,
         glare_fraction=0.0,
         blur_px=rng.uniform(0.2, 0.9),
         noise_blur_px=_sometimes(rng, 0.5, 0.3, 1.0),
         electronic_noise=1.0,
-        gamma=_log_uniform(rng, 0.7, 1.5),
+        gamma=log_uniform(rng, 0.7, 1.5),
         sharpening=0.0,
         brightness=rng.uniform(0.3, 0.8),
         contrast=rng.uniform(0.1, 0.25),
@@ -152,7 +154,7 @@ def _random_renderer(rng: Rng) -> Detector:
 
 def _random_native_size(rng: Rng) -> int:
     """Most frames have pixels enough for a network of 512; the others are enlarged."""
-    size = _log_uniform(rng, 220, 512) if rng.random() < 0.45 else _log_uniform(rng, 512, 1100)
+    size = log_uniform(rng, 220, 512) if rng.random() < 0.45 else log_uniform(rng, 512, 1100)
     return round(size)
 
 
@@ -166,10 +168,6 @@ def _sometimes(rng: Rng, chance: float, low: float, high: float) -> float:
     """Uniform in low..high by chance, otherwise 0; draws two numbers either way."""
     happens, value = rng.random() < chance, rng.uniform(low, high)
     return float(value) if happens else 0.0
-
-
-def _log_uniform(rng: Rng, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def expose(attenuation: Image, detector: Detector, rng: Rng) -> Image:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fedefm_core.simulation.bones import add_clavicle, add_long_bones, add_ribs
+from fedefm_core.simulation.draws import log_uniform
 from fedefm_core.simulation.foreign_bodies import add_foreign_bodies
 from fedefm_core.simulation.outlines import Image, Rng
 from fedefm_core.simulation.pelvis import add_pelvis
@@ -32,7 +33,7 @@ _Region = Callable[[Rng, Image, float], None]
 
 def human(rng: Rng, size: int, scale: float, foreign_bodies: bool = True) -> Image:
     """(size, size) attenuation of a random region of the body."""
-    unit = scale * float(np.exp(rng.uniform(np.log(0.55), np.log(2.2))))
+    unit = scale * log_uniform(rng, 0.55, 2.2)
     image = tissue(rng, size, rng.uniform(1.6, 3.2), rng.uniform(0.03, 0.22))
     region = _REGIONS[int(rng.choice(len(_REGIONS), p=_CHANCES))]
     region(rng, image, unit)
@@ -49,7 +50,7 @@ def human(rng: Rng, size: int, scale: float, foreign_bodies: bool = True) -> Ima
 
 def bone_strength(rng: Rng) -> float:
     """Attenuation of a bone over the tissue around it, from barely seen to dominant."""
-    return float(np.exp(rng.uniform(np.log(0.15), np.log(1.3))))
+    return log_uniform(rng, 0.15, 1.3)
 
 
 def _heart(rng: Rng, image: Image, unit: float) -> None:

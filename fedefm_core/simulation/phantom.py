@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedefm_core.simulation.curves import Curve, smooth_noise
+from fedefm_core.simulation.draws import log_uniform
 from fedefm_core.simulation.fixtures import add_canvas, add_fixtures, connector
 from fedefm_core.simulation.tubes import SHIFT, Lumen, Tube, fixed, lumen, rounded_path
 from fedefm_core.simulation.vessels import BEDS, Bed, grow
@@ -100,7 +101,7 @@ def _walled(rng: Rng, space: Lumen, tubes: list[Tube]) -> Image:
     radius = float(np.median([tube.radii.mean() for tube in tubes]))
     wall = float(np.clip(rng.uniform(0.06, 0.28) * radius, 1.5, 12))
     outer, inner = space.chord(), space.chord(wall)
-    density = float(np.exp(rng.uniform(np.log(0.04), np.log(0.6))))
+    density = log_uniform(rng, 0.04, 0.6)
     if rng.random() < 0.15:  # cast in a block: a lumen without a wall of its own
         density = 0.0
     peak = 2 * np.sqrt(radius**2 - (radius - wall) ** 2)

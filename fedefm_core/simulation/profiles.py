@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from fedefm_core.simulation.shapes import log_uniform
+from fedefm_core.simulation.draws import log_uniform
 
 Rng = np.random.Generator
 Array = npt.NDArray[np.float64]

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedefm_core.errors import FrameError
+from fedefm_core.simulation.draws import log_uniform
 
 Image = npt.NDArray[np.float32]
 Rng = np.random.Generator
@@ -70,7 +71,7 @@ def crop_view(rng: Rng, view: Image, size: int) -> Image:
     grown = abs(np.cos(angle)) + abs(np.sin(angle))  # side of the upright square around it
     largest = min(_FIELD_MM[1] / _VIEW_PIXEL_MM, min(height, width) / grown)
     smallest = min(_FIELD_MM[0] / _VIEW_PIXEL_MM, largest)
-    side = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
+    side = log_uniform(rng, smallest, largest)
     center = _window_center(rng, view, side * grown)
     zoom, mirror = size / side, float(rng.choice([-1.0, 1.0]))
     c, s = np.cos(angle) * zoom, np.sin(angle) * zoom

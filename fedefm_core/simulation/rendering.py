@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fedefm_core.simulation.draws import log_uniform
 from fedefm_core.simulation.phantom import smooth_field, vascular_model
 from fedefm_core.simulation.tubes import SHIFT, Lumen, Tube, fixed, lumen, rounded_path
 
@@ -121,7 +122,7 @@ def _vessels(rng: Rng, size: int, scale: float) -> Image:
     space = lumen(tubes, size)
     radius = float(np.median([tube.radii.mean() for tube in tubes]))
     sort = rng.random()
-    strength = float(np.exp(rng.uniform(np.log(0.05), np.log(0.8))))
+    strength = log_uniform(rng, 0.05, 0.8)
     if sort < 0.35:
         image = _glass(rng, space, radius)
     elif sort < 0.6:

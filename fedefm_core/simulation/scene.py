@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from fedefm_core.errors import SimulationError
 from fedefm_core.frames.frame import Frame, Spacing
+from fedefm_core.perception.types import UNKNOWN
 from fedefm_core.simulation.anatomy import background
-from fedefm_core.simulation.backgrounds import UNKNOWN, random_picture, random_projection
+from fedefm_core.simulation.backgrounds import random_picture, random_projection
 from fedefm_core.simulation.console import add_console, exposed_field
 from fedefm_core.simulation.detector import (
     Detector,

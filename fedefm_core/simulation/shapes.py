@@ -17,6 +17,7 @@ from fedefm_core.simulation.curves import (
     resample,
     smooth_noise,
 )
+from fedefm_core.simulation.draws import log_uniform
 
 Rng = np.random.Generator
 Turns = npt.NDArray[np.float64]
@@ -25,11 +26,6 @@ _EXTENSION = 1100.0  # pixels by which a path is led back so that it starts outs
 _OUTSIDE = 16.0  # pixels beyond the border where a path starts: more than the widest radius
 _MARGIN = 5.0  # pixels between the border and a tip that is in view
 _CANDIDATES = 48
-
-
-def log_uniform(rng: Rng, low: float, high: float) -> float:
-    """A number whose logarithm is uniform between those of low and high."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def straight(length: float) -> Turns:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedefm_core.simulation.curves import Curve, smooth_noise
+from fedefm_core.simulation.draws import log_uniform
 from fedefm_core.simulation.tubes import SHIFT, Tube, fixed, lumen
 
 Array = npt.NDArray[np.float64]
@@ -147,7 +148,7 @@ def random_vessels(rng: Rng, kind: str, size: int, scale: float) -> Image | None
     """
     if kind not in _CHANCE or rng.random() >= _CHANCE[kind]:
         return None
-    strength = float(np.exp(rng.uniform(np.log(0.1), np.log(1.3))))
+    strength = log_uniform(rng, 0.1, 1.3)
     if rng.random() < _NEGATIVE[kind]:
         strength *= -0.5
     bed = str(rng.choice(list(BEDS), p=_BED_CHANCE[kind]))
