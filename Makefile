@@ -36,8 +36,9 @@ help:
 demo: $(VENV)/.has-demo
 	$(BIN)/python -m fedefm_ros.demo --source "$(SOURCE)" --rate $(RATE) --out out/demo
 
+# Without --max-worker-restart, a worker that crashes leaves tests that nobody runs, and no end.
 test: lint
-	$(PYTEST) -n $(JOBS) --dist loadfile -m 'not slow'
+	$(PYTEST) -n $(JOBS) --dist loadfile --max-worker-restart 0 -m 'not slow'
 
 test-slow: $(VENV)/.has-test
 	$(PYTEST) -m slow

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,6 +139,23 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(ModelFileError):
         open_runtime(tmp_path / "text.onnx")
+
+
+def test_a_signal_after_one_model_took_the_place_of_another(model: Path) -> None:
+    """OpenVINO lends the thread a stack for signals; in a process of its own, for it may crash."""
+    code = """
+import signal, sys
+from fedefm_core.perception import open_runtime
+first = open_runtime(sys.argv[1], "openvino")
+second = open_runtime(sys.argv[1], "openvino")
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("noted"))
+signal.raise_signal(signal.SIGINT)
+"""
+    command = [sys.executable, "-c", code, str(model)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "noted\n"), ended.stderr
 
 
 def test_changed_weights_are_refused(model: Path, tmp_path: Path) -> None:

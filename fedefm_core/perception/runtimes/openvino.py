@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,18 @@ def load(path: Path, metadata: ModelMetadata, threads: int) -> Runtime:
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = ov.Core().compile_model(str(path), "CPU", config)
+        compiled = _core().compile_model(str(path), "CPU", config)
     except RuntimeError as error:
         raise RuntimeUnavailableError(f"OpenVINO cannot run {path}: {error}") from error
     return OpenVinoRuntime(compiled, metadata)
+
+
+@cache
+def _core() -> ov.Core:
+    """The one Core of this process, which never ends.
+
+    OpenVINO's CPU plugin gives the thread that loads it another stack for signals, and frees it
+    with its Core. Of two Cores that end in the order in which they began, the second puts back the
+    freed stack of the first, and the next signal kills the process.
+    """
+    return ov.Core()
