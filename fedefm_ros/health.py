@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
+import numpy.typing as npt
 
 from fedefm_core.perception import Perception, TrackingState, TrackPhase
 
@@ -58,11 +59,14 @@ class Statistics:
 class LastResult:
     """The newest frame that was processed; empty before it.
 
-    confidence: of each kind that has a valid tip. phases: the tracker's phase of each kind.
+    confidence, length_px, sigma_px: of each kind that has a valid tip; sigma is the standard
+    deviation of the tip where it is largest. phases: the tracker's phase of each kind.
     """
 
     stamp_ns: int | None = None
     confidence: Mapping[str, float] = field(default_factory=dict)
+    length_px: Mapping[str, float] = field(default_factory=dict)
+    sigma_px: Mapping[str, float] = field(default_factory=dict)
     phases: Mapping[str, TrackPhase] = field(default_factory=dict)
 
 
@@ -114,6 +118,7 @@ class Health:
         now: float,
     ) -> None:
         """A frame was processed; latency: from its stamp to its tip."""
+        tracked = dict(sorted(perception.tracked.items()))
         with self._lock:
             self._counts.processed += 1
             self._processed_at.append(now)
@@ -121,7 +126,9 @@ class Health:
             self._tracking = perception.state
             self._last = LastResult(
                 perception.stamp_ns,
-                {kind: found.confidence for kind, found in sorted(perception.tracked.items())},
+                {kind: found.confidence for kind, found in tracked.items()},
+                {kind: found.length_px for kind, found in tracked.items()},
+                {kind: largest_sigma(found.covariance_px) for kind, found in tracked.items()},
                 phases,
             )
             self._fault = ""
@@ -192,6 +199,11 @@ class Health:
         if 0 < image_timeout < silence:
             return f"No image for {silence:.1f} s"
         return f"Images come, but none can be used: {self._last_drop or 'none is processed yet'}"
+
+
+def largest_sigma(covariance: npt.NDArray[np.float64]) -> float:
+    """Square root of the largest eigenvalue of a covariance (2, 2)."""
+    return float(np.sqrt(np.linalg.eigvalsh(covariance)[-1]))
 
 
 def _tracking_text(phases: Mapping[str, TrackPhase]) -> str:

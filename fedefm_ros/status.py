@@ -43,7 +43,8 @@ def state_message(
     """One status. `message` starts with the state's name; values, all as text:
 
     state; frame_stamp_ns: of the newest frame processed, empty before it; and for each kind
-    NAME_tip: valid or none, in that frame; NAME_confidence: 0 to 1, empty without a tip;
+    NAME_tip: valid or none, in that frame; NAME_confidence: 0 to 1, NAME_length_px: of the
+    instrument, NAME_sigma_px: largest standard deviation of the tip, all empty without a tip;
     NAME_track: SEARCHING, TRACKED, BRIDGED or LOST. In state STALE or FAULT there is no tip and
     NAME_track is empty.
     """
@@ -57,6 +58,8 @@ def state_message(
         phase = last.phases.get(kind, TrackPhase.SEARCHING).value if processing else ""
         values[f"{kind}_tip"] = "none" if confidence is None else "valid"
         values[f"{kind}_confidence"] = "" if confidence is None else f"{confidence:.3f}"
+        for name, of_kind in (("length_px", last.length_px), ("sigma_px", last.sigma_px)):
+            values[f"{kind}_{name}"] = "" if confidence is None else f"{of_kind[kind]:.3f}"
         values[f"{kind}_track"] = phase
     return status_message(
         stamp,

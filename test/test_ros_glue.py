@@ -25,6 +25,7 @@ from std_msgs.msg import Header
 from fedefm_core.errors import FrameError
 from fedefm_core.frames.encoding import REASONS
 from fedefm_core.perception import (
+    Instrument,
     Perception,
     Segmenter,
     TrackingState,
@@ -255,6 +256,29 @@ def test_state_message_names_no_tip_unless_frames_are_processed() -> None:
         assert values["guidewire_track"] == track
         assert values["guidewire_tip"] == "none"
         assert message.status[0].message.startswith(verdict.state.value)
+
+
+def test_state_message_tells_length_and_uncertainty_of_each_tip() -> None:
+    """Covariance [[5, 3], [3, 5]] has the eigenvalues 2 and 8."""
+    wire = Instrument(
+        kind="guidewire",
+        centerline_px=np.zeros((2, 2)),
+        tip_px=np.zeros(2),
+        heading_rad=0.0,
+        covariance_px=np.array([[5.0, 3.0], [3.0, 5.0]]),
+        confidence=0.9,
+        length_px=123.25,
+    )
+    frame = Perception(
+        7, np.zeros((2, 2), np.uint8), (wire,), {"guidewire": wire}, TrackingState.TRACKING
+    )
+    health = Health()
+    health.processed(frame, TRACKED, 5.0, now=1.0)
+    verdict = health.verdict(1.1, TIMEOUT, active=True)
+    message = status.state_message(verdict, ns_to_stamp(7), health.last_result(), {})
+    values = {pair.key: pair.value for pair in message.status[0].values}
+    assert (values["guidewire_length_px"], values["guidewire_sigma_px"]) == ("123.250", "2.828")
+    assert (values["catheter_length_px"], values["catheter_sigma_px"]) == ("", "")
 
 
 def test_diagnostics_advise_when_the_middleware_loses_images() -> None:
