@@ -175,6 +175,10 @@ def test_wrong_arguments_are_answered_with_a_sentence(dataset):
         (["--model", "none"], 1, "none"),
         (["--runtime", "abacus"], 1, "abacus"),
         (["--threads", "-3"], 2, "threads"),
+        *(
+            ([option, "n" * 300], 1, "name too long")
+            for option in ("--masks", "--json", "--model")
+        ),
         (["--set", "tip_gate=3"], 1, "did you mean 'tip_gate_px'?"),
         (["--set", "tip_gate_px"], 1, "key=value"),
         (["--set", "tip_gate_px=-1"], 1, "tip_gate_px"),

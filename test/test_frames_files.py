@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -214,6 +215,32 @@ def test_folder_sets_bad_files_aside_and_goes_on(tmp_path):
     assert "GIF" in source.skipped[-1][1]
     list(source)
     assert len(source.skipped) == 4  # the second pass starts its list anew
+
+
+def test_folder_tells_of_links_to_nowhere(tmp_path):
+    write(tmp_path / "1.png", GREY8)
+    (tmp_path / "2.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "3.png").symlink_to("3.png")
+    (tmp_path / "notes").symlink_to(tmp_path / "gone")
+    (tmp_path / "again").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "4.png")
+    source = open_source(tmp_path)
+    assert [frame.source for frame in source] == [str(tmp_path / "1.png")]
+    assert [path.name for path, _ in source.skipped] == ["2.png", "3.png"]
+    assert "No such file" in source.skipped[0][1]
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_is_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/zero"):
+        with pytest.raises(FrameError, match=r"pipe or a device"):
+            open_source(path)
+
+
+def test_a_path_that_cannot_be_looked_at(tmp_path):
+    with pytest.raises(FrameError, match="File name too long"):
+        open_source(tmp_path / ("a" * 300))
 
 
 def test_folder_mixes_formats(tmp_path):

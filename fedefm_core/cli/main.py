@@ -25,6 +25,11 @@ def main() -> None:
     except FedefmError as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         sys.exit(2 if isinstance(error, ManifestError) else 1)
+    except OSError as error:  # what no verb foresees: a name too long, no permission to look
+        if error.filename is None:
+            raise
+        typer.secho(f"Error: {error.filename}: {error.strerror}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.secho("Interrupted.", err=True)
         sys.exit(130)

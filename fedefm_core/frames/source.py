@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -82,12 +84,17 @@ def open_source(path: str | Path, limits: FrameLimits = DEFAULT_LIMITS) -> Frame
     The format is told by the content, not by the name. Raises FrameError, naming file and reason.
     """
     whole = Path(path)
-    if str(path) and whole.exists():  # an empty path is no name for the current folder
+    if str(path) and _exists(whole):  # an empty path is no name for the current folder
         return FrameSource(whole, limits)
     bare, _, topic = str(path).rpartition("#")
-    if bare and topic and Path(bare).exists():
+    if bare and topic and _exists(Path(bare)):
         return FrameSource(Path(bare), limits, topic)
     raise FrameError(f"There is no file or folder '{path}'")
+
+
+def _exists(path: Path) -> bool:
+    with named_errors(path):  # no permission to look, a name too long
+        return path.exists()
 
 
 def _is_plain_folder(path: Path) -> bool:
@@ -95,9 +102,13 @@ def _is_plain_folder(path: Path) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Files that are images, or look it, in natural order: 2 before 10; hidden files left out."""
+    """Files that are images, or look it, in natural order: 2 before 10; hidden files left out.
+
+    Links to nowhere are among them when they are called as images are: somebody expects them.
+    """
     with named_errors(folder):
-        files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
+        visible = [path for path in folder.iterdir() if path.name[0] != "."]
+        files = [p for p in visible if os.path.isfile(p) or not os.path.exists(p)]
     return sorted((path for path in files if looks_like_image(path)), key=_natural_key)
 
 
@@ -108,6 +119,9 @@ def _natural_key(path: Path) -> list[tuple[bool, int, str]]:
 
 def _open(path: Path, limits: FrameLimits, topic: str | None) -> Clip:
     with named_errors(path):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe may never end
+            raise FrameError("it must be a file or a folder (it is a pipe or a device)")
         kind = sniff_format(path)
         if path.is_file() and path.stat().st_size > limits.max_file_bytes:
             raise FrameLimitError(
