@@ -20,6 +20,7 @@ from fedefm_ros.transport import LARGE_DATA, LOCALHOST_VARIABLES, TRANSPORT_VARI
 from launch import LaunchContext, LaunchDescription
 
 PACKAGE = "fedefm_ros"
+RATE_RANGE = 0.0, 1000.0  # what playback_node takes
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -59,7 +60,7 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         "rate",
-        default_value="0.0",
+        default_value="",
         description="Frames a second to play the source at; 0: its own rate, else 30.",
     ),
     DeclareLaunchArgument(
@@ -106,9 +107,11 @@ def nodes(context: LaunchContext) -> list[Node]:
     if given["overlay"]:
         parameters["overlay"] = flag(given["overlay"])
     started = [node("segmentation_node", parameters, given)]
+    playback = {"source": text(given["source"]), "loop": True}
+    if given["rate"]:
+        rate = number("rate", given["rate"], *RATE_RANGE)
+        playback["rate"] = ParameterValue(rate, value_type=float)
     if given["source"]:
-        rate = ParameterValue(number("rate", given["rate"]), value_type=float)
-        playback = {"source": text(given["source"]), "rate": rate, "loop": True}
         # It plays in a loop: when it ends, the source cannot be played, and all is over.
         started.append(node("playback_node", playback, given, on_exit=[Shutdown()]))
     return started
@@ -149,12 +152,18 @@ def transport_environment(transport: str, has_source: bool) -> dict[str, str]:
     return {TRANSPORT_VARIABLE: LARGE_DATA, **undone}
 
 
-def number(name: str, value: str) -> float:
-    """The value of a launch argument as a float."""
+def number(name: str, value: str, minimum: float, maximum: float) -> float:
+    """The value of a launch argument as a float between minimum and maximum, both included."""
     try:
-        return float(value)
+        parsed = float(value)
     except ValueError:
-        raise RuntimeError(f"Launch argument '{name}' must be a number (got '{value}').") from None
+        parsed = float("nan")
+    if not minimum <= parsed <= maximum:
+        raise RuntimeError(
+            f"Launch argument '{name}' must be a number from {minimum:g} to {maximum:g} "
+            f"(got '{value}')."
+        )
+    return parsed
 
 
 def text(value: str) -> ParameterValue:

@@ -61,6 +61,14 @@ def test_choices_are_those_of_the_parameters() -> None:
         assert tuple(declared()[name]["choices"]) == ("", *specs[name].choices)
 
 
+def test_the_range_of_the_rate_is_that_of_the_parameter() -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2: pip install the extra 'ros'")
+    from fedefm_ros.playback_node import PARAMETERS, RATE
+
+    (rate,) = (spec for spec in PARAMETERS if spec.name == RATE)
+    assert f"RATE_RANGE = {rate.minimum}, {rate.maximum}" in LAUNCH_FILE.read_text()
+
+
 def test_arguments_and_defaults_are_documented() -> None:
     section = DOCUMENT.read_text().partition("## Launch")[2]
     rows = re.findall(r"^\| `(\w+)` \| (\S*) ?\|", section, re.MULTILINE)
@@ -115,11 +123,28 @@ def test_a_source_adds_the_playback_node_and_sets_both_ends(launch_file: ModuleT
         assert TRANSPORT_VARIABLE not in environment(node)
 
 
+def parameters(node: Any) -> set[str]:
+    """Names of the parameters that an argument, and not params_file, sets."""
+    (set_here,) = node._Node__parameters
+    return {name[0].text for name in set_here}
+
+
+def test_a_rate_that_is_not_given_is_left_to_params_file(launch_file: ModuleType) -> None:
+    _, playback = started(launch_file, source="sim")
+    assert parameters(playback) == {"source", "loop"}
+    _, playback = started(launch_file, source="sim", rate="0")
+    assert parameters(playback) == {"source", "loop", "rate"}
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ({"params_file": "/nowhere.yaml"}, "'params_file': there is no file '/nowhere.yaml'"),
-        ({"source": "sim", "rate": "abc"}, r"'rate' must be a number \(got 'abc'\)"),
+        *(
+            ({"source": "sim", "rate": rate}, rf"'rate' must be a number from .*got '{rate}'")
+            for rate in ("abc", "nan", "-5", "1e9")
+        ),
+        ({"rate": "abc"}, r"'rate' must be a number"),  # without a source it would go unnoticed
     ],
 )
 def test_wrong_arguments_are_answered_with_a_sentence(
