@@ -26,6 +26,7 @@ from perception_scenes import (
 from fedefm_core.perception import CATHETER, GUIDEWIRE, InstrumentSettings, find_instruments
 from fedefm_core.perception.preprocess import fit
 from fedefm_core.perception.thinning import thin
+from fedefm_core.perception.tips import TipSettings
 
 BOX = fit((SIZE, SIZE), (SIZE, SIZE))
 ENTRY = -20.0  # x of a point outside the view, where wires come from
@@ -156,11 +157,16 @@ def test_a_hole_in_the_label_map_is_bridged_and_a_long_one_is_not() -> None:
     assert len(find_instruments(network_output(labels), BOX)) == 2
 
 
-def test_without_support_by_the_heatmap_confidence_is_low() -> None:
-    labels = label_map([Wire(GUIDEWIRE, LINES["straight"])])
+def test_an_end_that_the_heatmap_does_not_support_is_no_tip() -> None:
+    wire = Wire(GUIDEWIRE, LINES["straight"])
+    labels = label_map([wire])
     (unsupported,) = find_instruments(network_output(labels), BOX)
-    assert unsupported.confidence < 0.1
-    assert np.hypot(*(unsupported.tip_px - LINES["straight"][-1])) < 2
+    assert unsupported.tip_px is None
+    assert np.hypot(*(unsupported.centerline_px[-1] - wire.line[-1])) < 2
+    asked_for = InstrumentSettings(tip=TipSettings(min_support=0))
+    (faint,) = find_instruments(network_output(labels), BOX, asked_for)
+    assert faint.confidence < 0.1
+    assert np.hypot(*(faint.tip_px - wire.line[-1])) < 2
 
 
 def test_covariance_grows_when_outline_and_heatmap_disagree() -> None:

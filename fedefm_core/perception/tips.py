@@ -31,7 +31,8 @@ class TipSettings(Settings):
     catheter. A peak counts for an end within peak_px of it, or three times that where the end
     touches a wire, so that the outline does not show it. Standard deviations of the outline's end
     along and across the wire: end_along_px, end_across_px, and touching_px along where it touches
-    a wire; of a tip never less than floor_px.
+    a wire; of a tip never less than floor_px. An end that the heatmap supports by less than
+    min_support is the end of what was seen, and no tip.
     """
 
     border_px: float = Field(default=4.0, ge=0)
@@ -41,6 +42,7 @@ class TipSettings(Settings):
     end_across_px: float = Field(default=0.7, gt=0)
     touching_px: float = Field(default=8.0, gt=0)
     floor_px: float = Field(default=0.5, gt=0)
+    min_support: float = Field(default=0.03, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,13 @@ def orient(
     ordered = line.points if tip_end == 1 else line.points[::-1]
     other = 1 - tip_end
     rival = 0.0 if enters[other] or leaves[other] else peaks[other].value
-    if not line.touching[tip_end]:
-        return _measure(ordered, peaks[tip_end], rival, settings.end_along_px, settings)
-    ordered = _carried_on(ordered, peaks[tip_end].position)
-    return _measure(ordered, peaks[tip_end], rival, settings.touching_px, settings)
+    peak, along = peaks[tip_end], settings.end_along_px
+    support = max(0.0, peak.value - 0.5 * rival)
+    if support < settings.min_support:
+        return ordered, None
+    if line.touching[tip_end]:
+        ordered, along = _carried_on(ordered, peak.position), settings.touching_px
+    return _measure(ordered, peak, support, along, settings)
 
 
 def _choose(
@@ -197,7 +202,7 @@ def _log(value: float) -> float:
 
 
 def _measure(
-    line: FloatArray, peak: Peak, rival: float, along: float, settings: TipSettings
+    line: FloatArray, peak: Peak, support: float, along: float, settings: TipSettings
 ) -> tuple[FloatArray, Tip]:
     """The line cut or drawn out to its tip; and the tip, from the outline's end and the peak.
 
@@ -218,7 +223,6 @@ def _measure(
     covariance = (np.eye(2) - gain) @ end * leftover + settings.floor_px**2 * np.eye(2)
     line, direction = _ending_at(line, position)
     heading = float(np.arctan2(direction[1], direction[0]))
-    support = max(0.0, peak.value - 0.5 * rival)
     return line, Tip(position, heading, 0.5 * (covariance + covariance.T), support)
 
 
