@@ -42,7 +42,7 @@ def load_settings(
     paths = [path] if isinstance(path, Path) else list(path or ())
     values: dict[str, Any] = {}
     for file in paths:
-        values = _merged(values, _read_yaml(file))
+        values = merge_values(values, _read_yaml(file))
     for override in overrides:
         _apply_override(values, override)
     where = ", ".join(str(file) for file in paths) or "the settings"
@@ -88,12 +88,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _merged(first: dict[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+def merge_values(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings of both, mappings within mappings too; second wins where both speak."""
     merged = dict(first)
     for key, value in second.items():
         inner = merged.get(key)
         both = isinstance(inner, dict) and isinstance(value, dict)
-        merged[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
+        merged[key] = merge_values(inner, value) if both else value  # type: ignore[arg-type]
     return merged
 
 

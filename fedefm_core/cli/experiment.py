@@ -13,7 +13,7 @@ from fedefm_core.cli.main import app
 if TYPE_CHECKING:
     from fedefm_core.experiments.study import Result
 
-STUDIES = ("real_images", "simulator_ablation")
+STUDIES = ("real_images", "simulator_ablation", "unseen")
 
 
 @app.command()
@@ -47,6 +47,8 @@ def experiment(
     try:
         if name == "simulator_ablation":
             result = _simulator_ablation(config, out, overrides)
+        elif name == "unseen":
+            result = _unseen(config, out, overrides)
         else:
             result = _real_images(config, out, overrides, model, runtime)
     except KeyboardInterrupt:
@@ -99,6 +101,21 @@ def _simulator_ablation(config: Path, out: Path, overrides: list[str]) -> Result
 
     settings = load_settings(study.SimulatorAblationSettings, config, overrides)
     return study.simulator_ablation(settings, out, lambda line: typer.echo(line, err=True))
+
+
+def _unseen(config: Path, out: Path, overrides: list[str]) -> Result:
+    from fedefm_core.config import load_settings
+    from fedefm_core.errors import ConfigError
+    from fedefm_core.experiments import unseen as study
+    from fedefm_core.experiments.unseen_report import report
+
+    try:
+        settings = load_settings(study.UnseenSettings, config, overrides)
+        outcome = study.run_unseen(settings, out, lambda line: typer.echo(line, err=True))
+    except ConfigError as error:  # nothing was written
+        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+        raise typer.Exit(2) from None
+    return report(settings, outcome, out)
 
 
 def _real_images(

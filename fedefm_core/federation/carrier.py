@@ -112,8 +112,10 @@ class InProcess:
         start: State,
         shelf: Shelf,
         on_failure: OnFailure = "skip",
+        model_bytes: int | None = None,
     ) -> None:
-        """Give every silo the same weights to start from."""
+        """Give every silo the same weights to start from. model_bytes: what is counted for them
+        on the road; None: their size."""
         self.members = {silo.name: silo for silo in silos}
         self.silos = tuple(self.members)
         self.record = RoundRecord(0)
@@ -121,7 +123,7 @@ class InProcess:
         self._on_failure = on_failure
         self._cut_off: frozenset[str] = frozenset()
         self._like = {name: tensor.to("meta") for name, tensor in start.items()}
-        self._bytes = state_bytes(start)
+        self._bytes = state_bytes(start) if model_bytes is None else model_bytes
         for name in self.silos:
             shelf[f"{name}/weights"] = start
 

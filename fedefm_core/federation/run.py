@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from fedefm_core.federation.data import (
     stream,
     union,
 )
+from fedefm_core.federation.hostility import HostileSilo, hostile_silos
 from fedefm_core.federation.log import Log, Totals, round_line
 from fedefm_core.federation.measure import measure
 from fedefm_core.federation.schedule import Roads, Schedule
@@ -71,8 +72,9 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class _Federation:
-    """All that stays as it is while rounds go by."""
+class Federation:
+    """All that stays as it is while rounds go by. silos: what each holds; of 'central', one holds
+    all. described: a line a silo, as the partition has them. measured: images by corpus."""
 
     settings: PretrainSettings
     network: FoundationNetwork
@@ -81,6 +83,7 @@ class _Federation:
     silos: dict[str, LabelledImages]
     described: list[str]
     measured: dict[str, LabelledImages]
+    hostile: frozenset[str]
     schedule: Schedule
     roads: Roads | None
 
@@ -100,10 +103,10 @@ def pretrain(
     the policy is to stop, or when all fail; WeightsError for a damaged checkpoint.
     """
     _check_run(settings, run_dir, resume)
-    federation = _assemble(settings, track)
+    federation = assemble(settings, track)
     _open_run(federation, run_dir)
     shelf: Shelf = DiskShelf(run_dir / PAGES) if settings.page_weights else MemoryShelf()
-    carrier = InProcess(_silos(federation), federation.start, shelf, settings.on_failure)
+    carrier = InProcess(members_of(federation), federation.start, shelf, settings.on_failure)
     found = load_checkpoint(run_dir, carrier) if resume else None
     first, totals = (found[0] + 1, Totals(**found[1])) if found else (0, Totals())
     rounds: Iterable[int] = range(first, settings.rounds)
@@ -118,7 +121,7 @@ def pretrain(
 
 
 def _run_round(
-    federation: _Federation,
+    federation: Federation,
     carrier: InProcess,
     round: int,
     totals: Totals,
@@ -126,17 +129,22 @@ def _run_round(
     run_dir: Path,
 ) -> None:
     settings, began = federation.settings, time.monotonic()
+    last = round + 1 == settings.rounds
     algorithm = ALGORITHMS[settings.algorithm.name]
-    carrier.begin(round, _cut_off(settings, carrier.silos, round))
+    carrier.begin(round, cut_off(settings, carrier.silos, round))
     algorithm.train_round(settings.algorithm, carrier, federation.schedule, round)
     carrier.end()
     for sentence in carrier.record.failures.values():
         logger.warning(sentence)
-    theta = _aggregate(carrier)
+    theta = _aggregate(carrier, federation.hostile)
     measured: dict[str, Any] = {"consensus_distance": _consensus_distance(carrier, theta)}
-    if (round + 1) % settings.evaluation.every_rounds == 0 or round + 1 == settings.rounds:
+    if last or (round + 1) % settings.evaluation.every_rounds == 0:
         measured |= _measure(federation, carrier, theta)
-    _save_foundation(federation, theta, round, measured, run_dir)
+    due = last or (round + 1) % settings.checkpoint_every == 0
+    if due:
+        _save_foundation(federation, theta, round, measured, run_dir / FOUNDATION)
+    if round in settings.keep_rounds:
+        _save_foundation(federation, theta, round, measured, kept_weights(run_dir, round))
     simulated_ms = 0.0
     if federation.roads is not None:
         simulated_ms = algorithm.round_ms(
@@ -144,16 +152,25 @@ def _run_round(
         )
     totals.add(carrier.record, simulated_ms, time.monotonic() - began)
     log.write(round_line(carrier.record, totals, simulated_ms, measured))
-    save_checkpoint(run_dir, round, carrier, asdict(totals))
+    if due:
+        save_checkpoint(run_dir, round, carrier, asdict(totals))
 
 
-def _aggregate(carrier: InProcess) -> State:
-    """Θ = Σ ϑ_i θ_i / Σ ϑ_i, ϑ_i: did silo i take part to the end of the round."""
-    present = carrier.present
+def kept_weights(run_dir: Path, round: int) -> Path:
+    """Where Θ of one of the rounds 'keep_rounds' is."""
+    return run_dir / f"foundation-{round:05d}.safetensors"
+
+
+def _aggregate(carrier: InProcess, hostile: frozenset[str]) -> State:
+    """Θ = Σ ϑ_i θ_i / Σ ϑ_i, ϑ_i: did silo i take part to the end of the round.
+
+    Hostile silos are left out: what is measured is the harm that they did to the others.
+    """
+    present = [name for name in carrier.present if name not in hostile]
     if not present:
         raise FederationError(
             f"In round {carrier.record.number} every silo failed: "
-            f"{next(iter(carrier.record.failures.values()))}"
+            f"{next(iter(carrier.record.failures.values()), 'all are hostile')}"
         )
     return weighted_sum((1 / len(present), carrier.weights(name)) for name in present)
 
@@ -164,7 +181,7 @@ def _consensus_distance(carrier: InProcess, theta: State) -> float:
     return math.sqrt(sum(d * d for d in distances) / len(distances))
 
 
-def _measure(federation: _Federation, carrier: InProcess, theta: State) -> dict[str, Any]:
+def _measure(federation: Federation, carrier: InProcess, theta: State) -> dict[str, Any]:
     evaluation = federation.settings.evaluation
     device = federation.settings.training.torch_device()
 
@@ -180,14 +197,14 @@ def _measure(federation: _Federation, carrier: InProcess, theta: State) -> dict[
 
 
 def _save_foundation(
-    federation: _Federation, theta: State, round: int, measured: Mapping[str, Any], run_dir: Path
+    federation: Federation, theta: State, round: int, measured: Mapping[str, Any], path: Path
 ) -> None:
     federation.network.cpu().load_state_dict(theta)
     header = {**federation.header, "round": round, "measured": measured.get("theta", {})}
-    save_weights(federation.network, run_dir / FOUNDATION, header)
+    save_weights(federation.network, path, header)
 
 
-def _summarise(federation: _Federation, run_dir: Path, totals: Totals) -> Summary:
+def _summarise(federation: Federation, run_dir: Path, totals: Totals) -> Summary:
     """What the log says of the last round: a run that was resumed at its end says the same."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
@@ -199,7 +216,8 @@ def _summarise(federation: _Federation, run_dir: Path, totals: Totals) -> Summar
     return summary
 
 
-def _assemble(settings: PretrainSettings, track: Track | None) -> _Federation:
+def assemble(settings: PretrainSettings, track: Track | None = None) -> Federation:
+    """All that a run needs, nothing written; errors as pretrain's."""
     manifest = load_manifest(settings.corpora.manifest, settings.corpora.override)
     held = silos_of(manifest, list_corpora(manifest))
     network = _build_network(settings, manifest)
@@ -215,7 +233,7 @@ def _assemble(settings: PretrainSettings, track: Track | None) -> _Federation:
         "labels": list(label_names(manifest)),
         "training_config_sha256": settings_sha256(settings),
     }
-    return _Federation(
+    return Federation(
         settings,
         network,
         header,
@@ -223,15 +241,18 @@ def _assemble(settings: PretrainSettings, track: Track | None) -> _Federation:
         {"central": union(silos)} if central else silos,
         describe_silos(held),
         split_images(corpora, settings.evaluation.split, settings.evaluation.limit),
+        hostile_silos(settings.hostile, ("central",) if central else tuple(silos), settings.seed),
         _schedule(settings, roads, steps),
         roads,
     )
 
 
-def _silos(federation: _Federation) -> list[Silo]:
+def members_of(federation: Federation) -> list[Silo]:
+    """The silos, ready to train."""
     settings = federation.settings
-    return [
-        Silo(
+    members = []
+    for name, data in federation.silos.items():
+        parts = (
             name,
             data,
             federation.network,
@@ -240,8 +261,22 @@ def _silos(federation: _Federation) -> list[Silo]:
             settings.seed,
             settings.prototypes,
         )
-        for name, data in federation.silos.items()
-    ]
+        hostile = name in federation.hostile
+        members.append(
+            HostileSilo(*parts, hostility=settings.hostile) if hostile else Silo(*parts)
+        )
+    return members
+
+
+def starting_network(settings: PretrainSettings) -> FoundationNetwork:
+    """Θ_0 of a run, as its seed draws it."""
+    corpora = settings.corpora
+    return _build_network(settings, load_manifest(corpora.manifest, corpora.override))
+
+
+def hostile_names(settings: PretrainSettings, silos: Sequence[str]) -> frozenset[str]:
+    """Which of a run's silos are hostile."""
+    return hostile_silos(settings.hostile, silos, settings.seed)
 
 
 def _build_network(settings: PretrainSettings, manifest: Manifest) -> FoundationNetwork:
@@ -294,7 +329,7 @@ def _schedule(settings: PretrainSettings, roads: Roads | None, steps: int) -> Sc
     )
 
 
-def _cut_off(settings: PretrainSettings, silos: tuple[str, ...], round: int) -> dict[str, str]:
+def cut_off(settings: PretrainSettings, silos: tuple[str, ...], round: int) -> dict[str, str]:
     """Silos that drop out of a round, drawn by its number; never all of them."""
     if settings.dropout == 0 or len(silos) == 1:
         return {}
@@ -325,11 +360,15 @@ def _check_run(settings: PretrainSettings, run_dir: Path, resume: bool) -> None:
         )
 
 
-def _open_run(federation: _Federation, run_dir: Path) -> None:
+def _open_run(federation: Federation, run_dir: Path) -> None:
     settings, config = federation.settings, run_dir / "config.yaml"
     if config.exists():
         return
-    record = {**provenance(settings, settings.seed), "silos": federation.described}
+    record = {
+        **provenance(settings, settings.seed),
+        "silos": federation.described,
+        "hostile": sorted(federation.hostile),
+    }
     partial = config.with_name(config.name + ".partial")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from fedefm_core.corpora import Split
 from fedefm_core.federation.algorithms import AlgorithmSettings
 from fedefm_core.federation.algorithms.mfd import MfdSettings
 from fedefm_core.federation.carrier import OnFailure
+from fedefm_core.federation.hostility import HostilitySettings
 from fedefm_core.federation.prototypes import PrototypeSettings
 from fedefm_core.federation.silo import TrainingSettings
 
@@ -53,7 +54,9 @@ class PretrainSettings(Settings):
     """One run. local_steps: E, gradient steps at home a round. model: settings of the
     architecture; kinds of image and image size come from the corpora. dropout: probability that a
     silo is cut off in the middle of a round. on_failure: of a silo: skip its round, or stop.
-    page_weights: weights lie on disk, so that memory holds few of many large ones.
+    hostile: silos that return corrupt weights. page_weights: weights lie on disk, so that memory
+    holds few of many large ones. checkpoint_every: rounds; always after the last one. keep_rounds:
+    rounds, counted from 0, after which Θ is kept as foundation-NNNNN.safetensors.
     """
 
     task: Literal["pretraining"] = "pretraining"
@@ -70,5 +73,8 @@ class PretrainSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     dropout: float = Field(0.0, ge=0, lt=1)
     on_failure: OnFailure = "skip"
+    hostile: HostilitySettings = HostilitySettings()
     page_weights: bool = False
+    checkpoint_every: int = Field(1, ge=1)
+    keep_rounds: tuple[int, ...] = ()
     tensorboard: bool = True
