@@ -199,6 +199,17 @@ def test_wrong_arguments_are_answered_with_a_sentence(dataset):
     assert run_cli("evaluate").code == 2
 
 
+def test_figures_are_shown_even_if_the_disk_is_full(dataset, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    result = evaluate(dataset)
+    assert result.code == 1
+    assert "guidewire" in result.out
+    assert "No space left on device" in result.err
+
+
 def test_multi_frame_images_have_numbered_masks(dataset):
     """An image source of several frames looks for STEM_0001.png and on, as 'predict' writes."""
     multi = dataset / "multi"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from cli_runner import run_cli
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -19,6 +20,7 @@ pytest.importorskip("onnxscript", reason="export needs onnxscript")
 from fedefm_core.cli import main  # noqa: E402
 from fedefm_core.errors import (  # noqa: E402
     ConfigError,
+    FrameError,
     ModelFileError,
     OutputError,
     WeightsError,
@@ -145,7 +147,7 @@ def test_what_could_be_either_instrument_is_not_taken_for_none():
 
 
 def test_other_networks_are_refused():
-    with pytest.raises(ModelFileError, match=r"Only wirenet can be exported \(got Linear\)"):
+    with pytest.raises(ModelFileError, match=r"Only segmentation networks .* \(got Linear\)"):
         to_file.to_onnx(torch.nn.Linear(2, 2))
 
 
@@ -240,6 +242,32 @@ def test_output_below_a_file_is_refused_early(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="Cannot write to the folder"):
         exporting.check_out(tmp_path / "file" / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "sentence"),
+    [
+        ({"calibration_folder": "nowhere"}, FrameError, "no file or folder 'nowhere'"),
+        ({"keep_float": ("encoder.99",)}, ModelFileError, "part named 'encoder.99'"),
+    ],
+)
+def test_wrong_settings_are_told_before_the_long_work(
+    tmp_path, monkeypatch, settings, error, sentence
+):
+    run = training_run(tmp_path, tiny_network())
+    monkeypatch.setattr(exporting, "simulated_images", None)
+    with pytest.raises(error, match=sentence):
+        exporting.prepare(run, exporting.ExportSettings(precision="int8", **settings))
+
+
+def test_weights_that_cannot_be_written_are_told_before_the_long_work(tmp_path):
+    run = training_run(tmp_path, tiny_network())
+    (tmp_path / "folder").mkdir()
+    for weights in (tmp_path / "folder", run / "config.yaml" / "x.safetensors"):
+        result = run_cli("export", run, "--out", tmp_path / "m.onnx", "--weights", weights)
+        assert result.code == 1
+        assert "weights file" in result.err
+    assert not list(tmp_path.glob("m.*"))
 
 
 def test_draw_takes_all_of_few_and_a_repeatable_choice_of_many():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cli_runner import run_cli
 
 from fedefm_core.export.bench import quantiles, table, time_frames, warm_up
 from fedefm_core.frames import Frame
@@ -58,3 +59,11 @@ def test_table_has_a_row_a_stage():
         ["stage (ms)", "p50", "p95", "p99", "max"],
         ["total", "1.00", "2.00", "3.00", "4.12"],
     ]
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedefm_core.export.bench.bench", None)
+    for path in (tmp_path, "/proc/self/fedefm/bench.json"):
+        result = run_cli("bench", "--json", path)
+        assert (result.code, result.out) == (1, ""), result
+        assert "The report" in result.err or "Cannot write the report" in result.err

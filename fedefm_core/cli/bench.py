@@ -23,9 +23,11 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Where to write the report.")] = None,
 ) -> None:
     """Time perception from array to result on a simulated insertion."""
-    from fedefm_core.cli.report import print_table, write_json
+    from fedefm_core.cli.report import check_report_path, print_table, write_json
     from fedefm_core.export import bench as benching
 
+    if json is not None:
+        check_report_path(json)
     settings = benching.BenchSettings(
         model=model, runtime=runtime, threads=threads, frames=frames, warm_up=warm_up
     )

@@ -26,9 +26,8 @@ def check(
     Exit code 0: all is fit for training. 1: files are broken, or the same pixels lie in several
     splits, silos or labels. 2: the manifest itself is wrong, and nothing was read or written.
     """
-    from fedefm_core.cli.evaluate import check_report_path
     from fedefm_core.cli.progress import progress
-    from fedefm_core.cli.report import print_table, write_json
+    from fedefm_core.cli.report import check_report_path, print_table, write_json
     from fedefm_core.corpora.check import check_corpora, corpus_table, details, silo_table
     from fedefm_core.corpora.manifest import load_manifest
 

@@ -34,8 +34,7 @@ def compare_statistics(
     A small classifier tries to tell the sets apart: AUC 0.5 means that it cannot, 1 that it
     always can. The table names the numbers that differ most.
     """
-    from fedefm_core.cli.evaluate import check_report_path
-    from fedefm_core.cli.report import print_table, write_json
+    from fedefm_core.cli.report import check_report_path, print_table, write_json
     from fedefm_core.frames import open_source
     from fedefm_core.provenance import provenance
     from fedefm_core.simulation.comparison import compare, largest_gaps

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +30,7 @@ def evaluate(
 ) -> None:
     """Measure Dice, IoU, clDice, centerline F1 and tip errors; docs/metrics.md defines them."""
     from fedefm_core.cli.progress import expected_frames, progress
-    from fedefm_core.cli.report import write_json
+    from fedefm_core.cli.report import check_report_path, write_json
     from fedefm_core.config import load_settings
     from fedefm_core.errors import FrameError
     from fedefm_core.evaluation.dataset import (
@@ -61,8 +60,9 @@ def evaluate(
         "set_aside": [f"{path}: {reason}" for path, reason in frames.skipped],
         **evaluation_report(scores, segmenter, ground_truth, settings),
     }
+    show(report)  # first: it is not lost when the disk is full
     write_json(report, json)
-    show(report, json)
+    typer.echo(f"Means over frames [bootstrap interval]; all figures and every frame: {json}")
 
 
 def check_names(images: Path) -> None:
@@ -79,18 +79,7 @@ def check_names(images: Path) -> None:
         )
 
 
-def check_report_path(path: Path) -> None:
-    """Raise OutputError now, not after a long run, when the report could not be written."""
-    from fedefm_core.errors import OutputError
-
-    if path.is_dir():
-        raise OutputError(f"The report {path} must be a file (it is a folder)")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise OutputError(f"Cannot write the report {path}: {folder} is no writable folder")
-
-
-def show(report: dict[str, Any], path: Path) -> None:
+def show(report: dict[str, Any]) -> None:
     """Print what a person wants to know first."""
     from fedefm_core.cli.report import print_table
     from fedefm_core.evaluation.tables import line_table, region_table, tip_table
@@ -108,4 +97,3 @@ def show(report: dict[str, Any], path: Path) -> None:
         typer.echo(f"Set aside: {reason}", err=True)
     if report["masks_without_image"]:
         typer.echo(f"Masks without image: {len(report['masks_without_image'])}", err=True)
-    typer.echo(f"Means over frames [bootstrap interval]; all figures and every frame: {path}")

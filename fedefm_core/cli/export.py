@@ -35,7 +35,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a model file, and a parity report beside it; fail when the model has drifted."""
-    from fedefm_core.cli.report import print_table, write_json
+    from fedefm_core.cli.report import check_report_path, print_table, write_json
     from fedefm_core.config import parse_settings
     from fedefm_core.export.model import (
         ExportSettings,
@@ -56,6 +56,8 @@ def export(
     }
     settings = parse_settings(ExportSettings, values, where="the options of export")
     check_out(out)
+    if weights is not None:
+        check_report_path(weights, "weights file")
     prepared = prepare(source, settings)
     write_json(prepared.report, out.with_suffix(PARITY_SUFFIX))
     print_table(table(prepared.parities.values()))

@@ -4,11 +4,23 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedefm_core.errors import OutputError
+
+
+def check_report_path(path: Path, what: str = "report") -> None:
+    """Raise OutputError now, not after a long run, when what could not be written to path."""
+    if path.is_dir():
+        raise OutputError(f"The {what} {path} must be a file (it is a folder)")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OutputError(f"Cannot write the {what} {path}: the file there may not be changed")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise OutputError(f"Cannot write the {what} {path}: {folder} is no writable folder")
 
 
 def write_json(report: Mapping[str, Any], path: Path) -> None:

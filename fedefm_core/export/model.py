@@ -25,7 +25,7 @@ from fedefm_core.export.parity import (
     measure,
     torch_reference,
 )
-from fedefm_core.export.quantisation import quantise
+from fedefm_core.export.quantisation import convolutions_of, quantise
 from fedefm_core.frames import Frame, open_source
 from fedefm_core.networks import load_network, read_weights_header
 from fedefm_core.perception import ModelMetadata, open_runtime
@@ -92,14 +92,19 @@ def find_weights(source: Path) -> TrainedWeights:
 def prepare(source: Path, settings: ExportSettings) -> Export:
     """Export the weights at source in memory and measure parity; writes no file that stays.
 
-    Raises WeightsError, ConfigError, and FrameError for calibration images.
+    Raises WeightsError, ConfigError, FrameError for calibration images, and ModelFileError for a
+    part to be kept in float that there is not: all that can be told is told before the long work.
     """
     weights = find_weights(source)
     _check_seeds(settings, weights.config)
+    if settings.calibration_folder is not None:
+        open_source(settings.calibration_folder)
     network = load_network(weights.path)
     metadata = describe(weights, settings)
-    images = simulated_images(settings.parity_seed, settings.parity_frames, settings.input_size)
     model = to_onnx(network, settings.input_size)
+    for part in settings.keep_float:
+        convolutions_of(model.graph.node, part)
+    images = simulated_images(settings.parity_seed, settings.parity_frames, settings.input_size)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         fp32 = _runtime(model, replace(metadata, precision="fp32"), path)
