@@ -108,6 +108,7 @@ setup(
     entry_points={
         "console_scripts": [
             "fedefm_core = fedefm_core.cli:main",
+            "motion_guard_node = fedefm_ros.entry:motion_guard_node",
             "playback_node = fedefm_ros.entry:playback_node",
             "segmentation_node = fedefm_ros.entry:segmentation_node",
         ],

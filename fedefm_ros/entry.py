@@ -19,6 +19,11 @@ END_WITH = "FEDEFM_END_WITH"
 _PR_SET_PDEATHSIG = 1
 
 
+def motion_guard_node() -> None:
+    """Run motion_guard_node."""
+    start("motion_guard_node")
+
+
 def playback_node() -> None:
     """Run playback_node."""
     start("playback_node")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The topics and services of segmentation_node, name -> type: what the node creates its ends from.
+"""The topics and services of our nodes, name -> type: what a node creates its ends from.
+
+Those of segmentation_node come first, those of motion_guard_node last.
 
 Relative names fall in the node's namespace, '~' is the node's own name.
 """
@@ -8,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Float64
+from std_msgs.msg import Bool, Float64
 from std_srvs.srv import Trigger
 
 NODE_NAME = "segmentation_node"
@@ -56,3 +58,13 @@ STATUS_OUTPUTS = {STATE: DiagnosticArray, DIAGNOSTICS: DiagnosticArray}
 
 RESET_TRACKING = "~/reset_tracking"
 SERVICES = {RESET_TRACKING: Trigger}
+
+# motion_guard_node, which listens to segmentation_node.
+GUARD_NODE_NAME = "motion_guard_node"
+MOTION_PERMITTED = "motion_permitted"
+MOTION_STATE = "motion_state"
+GUARD_OUTPUTS = {
+    MOTION_PERMITTED: Bool,
+    MOTION_STATE: DiagnosticArray,
+    DIAGNOSTICS: DiagnosticArray,
+}

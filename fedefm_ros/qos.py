@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.qos import QoSHistoryPolicy, QoSPolicyKind, QoSProfile, QoSReliabilityPolicy
+from rclpy.duration import Duration
+from rclpy.qos import (
+    QoSHistoryPolicy,
+    QoSLivelinessPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    QoSReliabilityPolicy,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
+
+PERMISSION_DEADLINE_NS = 50_000_000  # some five times the period at which it is published
+PERMISSION_LEASE_NS = 100_000_000
 
 
 def image_qos() -> QoSProfile:
@@ -31,6 +41,21 @@ def output_qos() -> QoSProfile:
     """Results: reliable, volatile, newest only."""
     return QoSProfile(
         history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.RELIABLE
+    )
+
+
+def permission_qos() -> QoSProfile:
+    """`motion_permitted`: as results, and who listens is told when it stops, or its node hangs.
+
+    Liveliness is manual: it is shown by publishing, which a process that hangs does not do.
+    """
+    return QoSProfile(
+        history=QoSHistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=QoSReliabilityPolicy.RELIABLE,
+        deadline=Duration(nanoseconds=PERMISSION_DEADLINE_NS),
+        liveliness=QoSLivelinessPolicy.MANUAL_BY_TOPIC,
+        liveliness_lease_duration=Duration(nanoseconds=PERMISSION_LEASE_NS),
     )
 
 
