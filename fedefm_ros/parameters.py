@@ -7,8 +7,9 @@ fails to configure with a sentence, and a `ros2 param set` mends it.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -93,6 +94,23 @@ def describe(spec: ParameterSpec) -> ParameterDescriptor:
     return descriptor
 
 
+def slips(given: Iterable[str], names: Sequence[str]) -> list[str]:
+    """A sentence for each given name that nobody knows, but that looks like one of names.
+
+    ROS takes values for parameters that there are not without a word, in files for several nodes
+    with good reason: so one that looks like none of ours is passed over.
+    """
+    sentences = []
+    for name in given:
+        nearest = [] if name in names else difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+        if nearest:
+            sentences.append(
+                f"There is no parameter '{name}', its value is not used; did you mean "
+                f"'{nearest[0]}'?"
+            )
+    return sentences
+
+
 class Parameters:
     """The declared parameters of a node."""
 
@@ -116,6 +134,10 @@ class Parameters:
         self._refusals: dict[str, str] = {}
         for spec in specs:
             self._declare(spec)
+        given: Iterable[str] = getattr(node, "_parameter_overrides", ())  # no public way to ask
+        strange = [name for name in given if not node.has_parameter(name)]
+        for sentence in slips(strange, list(self._specs)):
+            node.get_logger().warning(sentence)
         node.add_on_set_parameters_callback(self._check)
 
     def values(self) -> dict[str, Any]:

@@ -106,15 +106,18 @@ def nodes(context: LaunchContext) -> list[Node]:
     parameters |= {name: text(given[name]) for name in ("model", "runtime") if given[name]}
     if given["overlay"]:
         parameters["overlay"] = flag(given["overlay"])
-    started = [node("segmentation_node", parameters, given)]
     playback = {"source": text(given["source"]), "loop": True}
     if given["rate"]:
         rate = number("rate", given["rate"], *RATE_RANGE)
         playback["rate"] = ParameterValue(rate, value_type=float)
-    if given["source"]:
-        # It plays in a loop: when it ends, the source cannot be played, and all is over.
-        started.append(node("playback_node", playback, given, on_exit=[Shutdown()]))
-    return started
+    if not given["source"]:
+        return [node("segmentation_node", parameters, given)]
+    # Neither ends by itself: playback that does cannot play the source, and without
+    # segmentation it plays to nobody. Then all is over.
+    return [
+        node("segmentation_node", parameters, given, on_exit=[Shutdown()]),
+        node("playback_node", playback, given, on_exit=[Shutdown()]),
+    ]
 
 
 def node(name: str, parameters: dict, given: dict, **more: object) -> Node:

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +16,11 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2: pip install the extra 'ros'")
 
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from model_fixture import write_threshold_model
+from rclpy.context import Context
+from rclpy.node import Node
 from segmentation_bench import IMAGE
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -37,7 +40,8 @@ from fedefm_ros.frame_pipeline import FramePipeline, check_age
 from fedefm_ros.health import SUPERSEDED, Health, State
 from fedefm_ros.mailbox import Mailbox
 from fedefm_ros.messages import array_to_image, ns_to_stamp
-from fedefm_ros.parameters import ParameterSpec, describe, refusal
+from fedefm_ros.parameters import Parameters, ParameterSpec, describe, refusal, slips
+from fedefm_ros.playback_node import PARAMETERS
 from fedefm_ros.segmentation_parameters import SPECS, perception_settings, runtime_threads
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -86,6 +90,32 @@ def test_wrong_values_are_refused_by_name_type_and_range(
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_no_double_is_infinite(value: float) -> None:
     assert refusal(AGE, value)
+
+
+def test_a_misspelt_parameter_is_told_and_others_are_passed_over() -> None:
+    names = [spec.name for spec in SPECS]
+    given = ["max_aeg", "max_age", "overlays", "loop", "source", "rate", "qos_overrides./a.b"]
+    assert [sentence[:60] for sentence in slips(given, names)] == [
+        "There is no parameter 'max_aeg', its value is not used; did ",
+        "There is no parameter 'overlays', its value is not used; did",
+    ]
+    playback = [spec.name for spec in PARAMETERS]  # one file may well hold those of both nodes
+    assert slips([*names, *playback], names) == slips([*names, *playback], playback) == []
+
+
+def test_a_node_tells_of_the_misspelt_parameter_that_it_was_given() -> None:
+    context = Context()
+    rclpy.init(args=["--ros-args", "-p", "max_aeg:=0.5"], context=context)
+    try:
+        node = Node("slip", context=context)
+        said: list[str] = []
+        node.get_logger = lambda: SimpleNamespace(warning=said.append)  # type: ignore[assignment]
+        Parameters(node, SPECS, fixed=lambda spec: "")
+        node.destroy_node()
+    finally:
+        context.try_shutdown()
+    (sentence,) = said
+    assert sentence.endswith("did you mean 'max_age'?")
 
 
 def test_ranges_are_told_to_ros() -> None:

@@ -107,6 +107,12 @@ def test_a_live_topic_starts_one_node_and_keeps_the_robots_transport(
     (node,) = started(launch_file)
     assert node.node_executable == "segmentation_node"
     assert set(environment(node)) == {END_WITH}
+    assert not ends_all(node)  # it may be a part of a robot's own launch file
+
+
+def ends_all(node: Any) -> bool:
+    """Whether the end of this node is that of the launch."""
+    return bool(node._ExecuteLocal__on_exit)
 
 
 def environment(node: Any) -> dict[str, str]:
@@ -117,6 +123,7 @@ def environment(node: Any) -> dict[str, str]:
 def test_a_source_adds_the_playback_node_and_sets_both_ends(launch_file: ModuleType) -> None:
     nodes = started(launch_file, source="sim")
     assert [node.node_executable for node in nodes] == ["segmentation_node", "playback_node"]
+    assert all(ends_all(node) for node in nodes)
     for node in nodes:
         assert environment(node)[TRANSPORT_VARIABLE] == LARGE_DATA
     for node in started(launch_file, source="sim", transport="default"):
