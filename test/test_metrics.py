@@ -285,6 +285,7 @@ def test_bootstrap_is_seeded_and_blockwise_equal(monkeypatch):
 def test_bootstrap_without_enough_to_say():
     assert bootstrap_interval(nan_mean, np.array([1.0]), seed=0) is None
     assert bootstrap_interval(nan_mean, np.array([np.nan, np.nan]), seed=0) is None
+    assert bootstrap_interval(nan_mean, np.array([np.nan, 0.0]), seed=0) is None
     assert bootstrap_interval(nan_mean, np.array([2.0, 2.0]), seed=0) == (2.0, 2.0)
 
 

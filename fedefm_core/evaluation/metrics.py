@@ -227,10 +227,11 @@ def bootstrap_interval(
     """Percentile interval of statistic over frames drawn with replacement (Efron 1979).
 
     frames: (n, ...) what is known of each frame. statistic: (B, n, ...) to (B,), NaN where
-    undefined; such resamples are left out. None with fewer than two frames or when undefined.
+    undefined; such resamples are left out. None with fewer than two frames for which it is
+    defined: drawn again and again, one frame would seem to be sure.
     """
     n = len(frames)
-    if n < 2 or resamples < 1:
+    if resamples < 1 or np.count_nonzero(np.isfinite(statistic(frames[:, None]))) < 2:
         return None
     rng = np.random.default_rng(seed)
     block = max(1, BLOCK_ELEMENTS // max(1, frames.size))
