@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedefm_core.config import Settings, merge_values, parse_settings
 from fedefm_core.corpora import Split, list_corpora, load_corpora, load_manifest, silos_of
@@ -130,37 +130,6 @@ class UnseenSettings(Settings):
     points: int = Field(6, ge=1)
     workers: int = Field(1, ge=1)
 
-    @model_validator(mode="after")
-    def _names(self) -> UnseenSettings:
-        groups = {group.name: group for group in self.groups}
-        if len(groups) < len(self.groups):
-            raise ValueError("each group needs a name of its own")
-        asked = [("bytes_of", self.bytes_of)]
-        for name, variant in self.variants.items():
-            if variant.tuned_as is not None:
-                asked.append((f"variants.{name}.tuned_as", variant.tuned_as))
-        for name, group in groups.items():
-            against = [group.against] if group.against is not None else []
-            asked += [(f"groups.{name}", each) for each in (*group.variants, *against)]
-        for where, name in asked:
-            one_of(name, self.variants, where)
-        for group in self.groups:
-            lean = any(_chooses_rates(self, seed, group.split) for seed in group.seeds)
-            if lean and set(group.measures) & {"linear", "knn", "wires"}:
-                raise ValueError(
-                    f"'groups.{group.name}' measures probes on trainings that choose learning "
-                    "rates, which have none: give it other seeds"
-                )
-        for claim in self.claims:
-            one_of(claim.group, groups, "claims.group")
-            for name in (claim.variant, *claim.rivals):
-                one_of(name, groups[claim.group].variants, f"claims of '{claim.group}'")
-        for name, variant in self.variants.items():
-            teacher = variant.tuned_as
-            if teacher is not None and self.variants[teacher].tuned_as is not None:
-                raise ValueError(f"'variants.{name}.tuned_as' names one that does not choose")
-        return self
-
 
 @dataclass(frozen=True, order=True)
 class Key:
@@ -226,8 +195,9 @@ def run_unseen(settings: UnseenSettings, out: Path, tell: Tell) -> Outcome:
 
 
 def check(settings: UnseenSettings) -> None:
-    """Raise ConfigError for a variant whose settings are wrong, naming it, or for silos that a
-    proportion leaves empty."""
+    """Raise ConfigError for a name that nothing bears, for a variant whose settings are wrong,
+    naming it, or for silos that a proportion leaves empty; nothing is drawn or written."""
+    _check_names(settings)
     for name in settings.variants:
         try:
             pretrain_settings(settings, Key(name, 1.0, 1, 0.1, 0, "test"))
@@ -237,6 +207,51 @@ def check(settings: UnseenSettings) -> None:
     for p in sorted({p for group in settings.groups for p in group.unseen}):
         manifest = load_manifest(path, (*overrides, f"partition.unseen={p}"))
         silos_of(manifest, list_corpora(manifest))
+
+
+def _check_names(settings: UnseenSettings) -> None:
+    """Raise ConfigError for a name that nothing bears, or that says what cannot be."""
+    groups = {group.name: group for group in settings.groups}
+    if len(groups) < len(settings.groups):
+        raise ConfigError("Each of the 'groups' needs a name of its own")
+    asked = [("bytes_of", settings.bytes_of)]
+    for name, variant in settings.variants.items():
+        if variant.tuned_as is not None:
+            asked.append((f"variants.{name}.tuned_as", variant.tuned_as))
+    for name, group in groups.items():
+        against = [group.against] if group.against is not None else []
+        asked += [(f"groups.{name}", each) for each in (*group.variants, *against)]
+    for where, name in asked:
+        one_of(name, settings.variants, where)
+    for name, variant in settings.variants.items():
+        if variant.tuned_as and settings.variants[variant.tuned_as].tuned_as:
+            raise ConfigError(f"'variants.{name}.tuned_as' names one that does not choose itself")
+    for group in settings.groups:
+        lean = any(_chooses_rates(settings, seed, group.split) for seed in group.seeds)
+        if lean and set(group.measures) & {"linear", "knn", "wires"}:
+            raise ConfigError(
+                f"'groups.{group.name}' measures probes on trainings that choose learning rates, "
+                "which have none: give it other seeds"
+            )
+    for claim in settings.claims:
+        one_of(claim.group, groups, "claims.group")
+        for name in (claim.variant, *claim.rivals):
+            one_of(name, groups[claim.group].variants, f"claims of {claim.group}")
+        _check_place(claim, groups[claim.group])
+
+
+def _check_place(claim: ClaimSettings, group: GroupSettings) -> None:
+    """Raise ConfigError for a claim about what its table does not hold."""
+    there = (
+        claim.unseen in group.unseen
+        and claim.local_steps in group.local_steps
+        and claim.measure in group.measures
+    )
+    if not there:
+        raise ConfigError(
+            f"'claims': the table '{group.name}' has no {claim.measure} at p = "
+            f"{claim.unseen:g}, E = {claim.local_steps}"
+        )
 
 
 def _chooses_rates(settings: UnseenSettings, seed: int, split: Split) -> bool:

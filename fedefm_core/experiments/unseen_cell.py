@@ -191,14 +191,14 @@ def probe_data(settings: PretrainSettings, probes: ProbeSettings) -> ProbeData:
     split = settings.evaluation.split
     train = {name: _thinned(corpus, "train", probes.images) for name, corpus in corpora.items()}
     test = {name: _thinned(corpus, split, probes.test) for name, corpus in corpora.items()}
-    simulated = [n for n, c in corpora.items() if c.mask_classes == tuple(CLASS_NAMES)]
+    with_wires = [n for n, c in corpora.items() if c.mask_classes == tuple(CLASS_NAMES)]
     return ProbeData(
         label_names(manifest),
         _labelled(corpora, train),
         _labelled(corpora, test),
         tuple(len(numbers) for numbers in train.values()),
-        _masked(corpora, {name: train[name] for name in simulated}),
-        _masked(corpora, {name: test[name] for name in simulated}),
+        _masked(corpora, {name: train[name] for name in with_wires}),
+        _masked(corpora, {name: test[name] for name in with_wires}),
     )
 
 
@@ -324,7 +324,8 @@ def _labelled(
 def _masked(
     corpora: Mapping[str, Corpus], numbers: Mapping[str, np.ndarray[Any, np.dtype[np.int64]]]
 ) -> tuple[Stack, Stack] | None:
-    if not numbers:
+    numbers = {name: n[corpora[name].has_mask[n]] for name, n in numbers.items()}
+    if not any(len(n) for n in numbers.values()):
         return None
     images = np.concatenate([corpora[name].images[n] for name, n in numbers.items()])
     masks = np.concatenate([corpora[name].masks[n] for name, n in numbers.items()])

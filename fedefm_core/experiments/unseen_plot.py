@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from fedefm_core.errors import OutputError
 
@@ -18,6 +19,7 @@ from fedefm_core.errors import OutputError
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = "osD^v<>"
+_FEW = 6  # so many places on the x axis are named each
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
+    """Curves under one title."""
+
     title: str
     curves: Sequence[Curve]
 
@@ -45,7 +49,8 @@ def draw_panels(panels: Sequence[Panel], x_title: str, path: Path, logarithmic: 
     named: dict[str, Line2D] = {}
     for axis, panel in zip(axes, panels, strict=True):
         for curve in panel.curves:
-            there = [(x, y) for x, y in zip(curve.xs, curve.ys, strict=True) if len(y)]
+            points = zip(curve.xs, curve.ys, strict=True)
+            there = [(x, y) for x, y in points if len(y) and (x > 0 or not logarithmic)]
             if not there:
                 continue
             xs = [x for x, _ in there]
@@ -66,6 +71,12 @@ def draw_panels(panels: Sequence[Panel], x_title: str, path: Path, logarithmic: 
             named.setdefault(curve.title, line)
         if logarithmic:
             axis.set_xscale("log")
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        ticks = sorted({x for curve in panel.curves for x in curve.xs})
+        if len(ticks) <= _FEW:
+            axis.set_xticks(ticks, [f"{x:.3g}" for x in ticks])
+            axis.minorticks_off()
         axis.set_title(panel.title, fontsize=8)
         axis.set_xlabel(x_title, fontsize=7)
         axis.tick_params(labelsize=7, length=2)
