@@ -67,6 +67,8 @@ def _load(name: str, path: Path, metadata: ModelMetadata, threads: int) -> Runti
         module = importlib.import_module(f"{__name__}.{name}")
     except ImportError as error:
         missing = error.name or str(error)
+        if missing == f"{__name__}.{name}":
+            raise RuntimeUnavailableError(f"This release has no runtime '{name}' yet.") from error
         raise RuntimeUnavailableError(
             f"The runtime '{name}' cannot be used: '{missing}' is not installed or cannot be "
             "imported."
