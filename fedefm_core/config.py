@@ -133,8 +133,9 @@ def _keys_at(cls: type[Settings], parents: Sequence[Any]) -> list[str]:
             current = named.get(parent)
         if current is None:
             return []
-    is_settings = isinstance(current, type) and issubclass(current, BaseModel)
-    return list(current.model_fields) if is_settings else []
+    choices = get_args(current) or (current,)
+    classes = [c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)]
+    return [key for chosen in classes for key in chosen.model_fields]
 
 
 def _default_name(choice: Any) -> Any:

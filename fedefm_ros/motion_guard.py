@@ -22,7 +22,6 @@ from fedefm_core.config import Settings
 from fedefm_core.perception.types import LabelMap
 
 RATE_WINDOW_S = 1.0  # over which frames are counted
-MAX_PAUSE_S = 0.1  # between two calls; more, and nobody watched in between
 MAX_CLOCK_STEP_S = 0.05  # by which clock and steady time may part between two calls
 MAX_PENDING = 8  # frames of which something is still to come
 
@@ -65,6 +64,7 @@ class GuardSettings(Settings):
     recovery_time_s: of good tracking before permission comes, or comes back. state_timeout_s:
     longest silence of `state`. frame_timeout_s: longest time from one good frame to the next.
     max_age_s, max_future_s: how old the stamp of the newest good frame may be, and how far ahead.
+    max_pause_s: longest time between two calls; more, and nobody watched in between.
     min_rate_hz: good frames in the last second. max_jump_px, max_speed_px_s,
     max_length_change_px: of tip and instrument from one frame to the next. max_sigma_px: largest
     standard deviation of the tip. max_mask_distance_px: from the tip to the nearest pixel of its
@@ -76,6 +76,7 @@ class GuardSettings(Settings):
     frame_timeout_s: float = Field(default=0.09, gt=0, allow_inf_nan=False)
     max_age_s: float = Field(default=0.2, gt=0, allow_inf_nan=False)
     max_future_s: float = Field(default=0.05, ge=0, allow_inf_nan=False)
+    max_pause_s: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     min_rate_hz: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     max_jump_px: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     max_speed_px_s: float = Field(default=800.0, gt=0, allow_inf_nan=False)
@@ -378,9 +379,13 @@ class MotionGuard:
         if not passed_s >= 0:
             self._evidence = _Evidence()
             return Problem(Reason.CLOCK, "The steady clock went backwards")
-        if passed_s > MAX_PAUSE_S:
+        if not passed_s <= self.settings.max_pause_s:
             self._forget_frames()
-            return Problem(Reason.PAUSE, f"The guard did not run for {passed_s:.3f} s")
+            return Problem(
+                Reason.PAUSE,
+                f"The guard did not run for {passed_s:.3f} s, longer than "
+                f"max_pause_s = {self.settings.max_pause_s:g}",
+            )
         if self._clock_runs_steadily and not abs(stepped_s) <= MAX_CLOCK_STEP_S:
             self._forget_frames()
             return Problem(Reason.CLOCK, f"The system clock jumped by {stepped_s:.3f} s")

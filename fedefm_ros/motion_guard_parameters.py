@@ -54,6 +54,14 @@ RULES = (
         maximum=1.0,
     ),
     ParameterSpec(
+        "max_pause_s",
+        _DEFAULTS.max_pause_s,
+        "How long the guard itself may not have run, on a machine that is too busy.",
+        unit="s",
+        minimum=0.02,
+        maximum=10.0,
+    ),
+    ParameterSpec(
         "min_rate_hz",
         _DEFAULTS.min_rate_hz,
         "Good frames in the last second.",

@@ -13,7 +13,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
 from fedefm_ros.entry import END_WITH
-from fedefm_ros.transport import LARGE_DATA, TRANSPORT_VARIABLE
+from fedefm_ros.transport import LARGE_DATA, LOCALHOST_VARIABLES, TRANSPORT_VARIABLE
 from launch import LaunchContext, LaunchDescription
 
 NAME = "motion_guard_node"
@@ -54,7 +54,6 @@ def nodes(context: LaunchContext) -> list[Node]:
     file = given["params_file"]
     if file and not os.path.isfile(file):  # launch_ros only warns, and the defaults would run
         raise RuntimeError(f"Launch argument 'params_file': there is no file '{file}'.")
-    transport = {TRANSPORT_VARIABLE: LARGE_DATA} if given["transport"] == "large_data" else {}
     guard = Node(
         package="fedefm_ros",
         executable=NAME,
@@ -62,9 +61,19 @@ def nodes(context: LaunchContext) -> list[Node]:
         namespace=given["namespace"],
         parameters=[file] if file else [],
         ros_arguments=["--log-level", given["log_level"]],
-        additional_env={END_WITH: str(os.getpid()), **transport},
+        additional_env={
+            END_WITH: str(os.getpid()),
+            **(large_data_transport() if given["transport"] == "large_data" else {}),
+        },
         output="screen",
         respawn=True,
         respawn_delay=1.0,
     )
     return [guard]
+
+
+def large_data_transport() -> dict[str, str]:
+    """Environment for masks of some megabytes over Fast DDS, see 'Transport' in docs/ros.md."""
+    wide = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "0"}
+    undone = {name: wide[name] for name in LOCALHOST_VARIABLES if name in os.environ}
+    return {TRANSPORT_VARIABLE: LARGE_DATA, **undone}

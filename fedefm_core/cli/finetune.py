@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,10 @@ def finetune(
         list[Path], typer.Argument(help="YAML files of settings; later ones add to earlier ones.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Weights to start from: a foundation, an earlier run, CLIP, SAM, ..."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in that folder.")] = False,
     override: Annotated[
         list[str] | None,
@@ -28,10 +33,15 @@ def finetune(
     from fedefm_core.config import load_settings
     from fedefm_core.finetuning import FinetuneSettings, finetune
 
-    settings = load_settings(FinetuneSettings, config, override or [])
+    overrides = list(override or [])
+    if init is not None:
+        overrides.append(
+            f"init={json.dumps(str(init))}"
+        )  # a JSON string is YAML, whatever is in it
+    settings = load_settings(FinetuneSettings, config, overrides)
     try:
         best = finetune(settings, out, resume)
     except KeyboardInterrupt:
-        raise how_to_resume("finetune", config, out, override) from None
+        raise how_to_resume("finetune", config, out, overrides) from None
     typer.echo(f"Best weights: {best}")
     typer.echo(f"Curves: tensorboard --logdir {out / 'tensorboard'}")

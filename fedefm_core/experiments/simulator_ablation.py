@@ -410,7 +410,7 @@ def _text(settings: SimulatorAblationSettings, finished: int) -> str:
     )
     return f"""\
 {finished} of {parts} parts are finished: {len(settings.variants)} variants, seeds \
-{", ".join(map(str, settings.seeds))}. Each trains wirenet {first.network.channels} for \
+{", ".join(map(str, settings.seeds))}. Each trains {first.architecture} ({first.network}) for \
 {first.steps} steps of {first.batch_size} crops of {first.crop} pixels from a pool of \
 {first.pool_frames} frames, and is scored with its last weights: nothing is chosen. A variant \
 leaves out one ingredient; everything else of a frame stays as it is.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedefm_core.errors import ModelFileError, OutputError
-from fedefm_core.networks.wirenet import STRIDE, Wirenet, decide, normalise
+from fedefm_core.networks.segmentation import (
+    STRIDE,
+    CellNetwork,
+    SegmentationNetwork,
+    decide,
+    normalise,
+)
 from fedefm_core.perception.metadata import ModelMetadata, attach_metadata, weights_sha256
 from fedefm_core.provenance import git_revision, package_versions
 
@@ -30,21 +37,24 @@ SIZE_MULTIPLE = 32
 class Graph(nn.Module):
     """What the file computes: (1, 1, H, W) uint8 to label map, probability and tip heat map.
 
-    The label is found per sub-pixel, before the pixel shuffle moves two small planes
-    instead of three large ones. Plain float sums and comparisons stand for argmax and softmax:
-    engines fuse them into one pass, and TensorRT knows uint8 only as a cast at the graph's ends.
-    Raises ModelFileError for a network that has no such sub-pixels.
+    Of a network that gives its classes in cells, the label is found there, before the pixel
+    shuffle moves two small planes instead of three large ones. Plain float sums and comparisons
+    stand for argmax and softmax: engines fuse them into one pass, and TensorRT knows uint8 only as
+    a cast at the graph's ends. Raises ModelFileError for what is no segmentation network.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if not isinstance(network, Wirenet):
-            raise ModelFileError(f"Only wirenet can be exported (got {type(network).__name__})")
+        if not isinstance(network, SegmentationNetwork):
+            raise ModelFileError(
+                f"Only segmentation networks can be exported (got {type(network).__name__})"
+            )
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        cells, tip_logits = self.network.cells(normalise(image))
-        label, probability = decide(*cells.chunk(3, dim=1))
+        x, network = normalise(image), self.network
+        classes, tip_logits = network.cells(x) if isinstance(network, CellNetwork) else network(x)
+        label, probability = decide(*classes.chunk(3, dim=1))
         return _plane(label), _plane(255.0 * probability + 0.5), torch.sigmoid(tip_logits)
 
 
@@ -55,10 +65,9 @@ def to_onnx(network: nn.Module, input_size: tuple[int, int] = (512, 512)) -> onn
     Raises ModelFileError for a network or a size that the graph contract cannot hold.
     """
     graph = Graph(network).eval()
-    if any(side <= 0 or side % SIZE_MULTIPLE for side in input_size):
-        raise ModelFileError(
-            f"The input size must be multiples of {SIZE_MULTIPLE} (got {input_size})"
-        )
+    step = math.lcm(SIZE_MULTIPLE, graph.network.size_multiple)
+    if any(side <= 0 or side % step for side in input_size):
+        raise ModelFileError(f"The input size must be multiples of {step} (got {input_size})")
     image = torch.zeros(1, 1, *input_size, dtype=torch.uint8)
     with _quiet_exporter():
         program = torch.onnx.export(
@@ -129,9 +138,11 @@ def export_onnx(
     return save_model(to_onnx(network, input_size), metadata, path)
 
 
-def _plane(cells: Tensor) -> Tensor:
-    """(B, 16, H/4, W/4) to (B, H, W) uint8."""
-    return functional.pixel_shuffle(cells, STRIDE).squeeze(1).to(torch.uint8)
+def _plane(values: Tensor) -> Tensor:
+    """(B, 16, H/4, W/4), or (B, 1, H, W), to (B, H, W) uint8."""
+    in_cells = values.shape[1] > 1
+    plane = functional.pixel_shuffle(values, STRIDE) if in_cells else values
+    return plane.squeeze(1).to(torch.uint8)
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -28,7 +28,7 @@ from torch.utils.data import Dataset, Sampler
 from fedefm_core.errors import TruthError
 from fedefm_core.finetuning.settings import AugmentationSettings, FinetuneSettings
 from fedefm_core.frames import Frame, to_grey8
-from fedefm_core.networks.wirenet import STRIDE
+from fedefm_core.networks.segmentation import STRIDE
 from fedefm_core.perception.types import INSTRUMENT_KINDS
 from fedefm_core.simulation import (
     InstrumentTruth,

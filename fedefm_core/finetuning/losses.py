@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fedefm_core.finetuning.data import Sample
 from fedefm_core.finetuning.settings import LossSettings
-from fedefm_core.networks.wirenet import STRIDE
+from fedefm_core.networks.segmentation import STRIDE
 from fedefm_core.perception.types import UNKNOWN
 
 Logits = tuple[Tensor, Tensor]

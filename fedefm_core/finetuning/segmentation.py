@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.metrics import DiceMetric
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -38,10 +39,12 @@ from fedefm_core.finetuning.data import (
     SimulatorStream,
     worker_init,
 )
+from fedefm_core.finetuning.init_table import init_table
 from fedefm_core.finetuning.losses import SegmentationLoss
 from fedefm_core.finetuning.settings import FinetuneSettings
-from fedefm_core.networks import build_network, load_weights, save_weights
-from fedefm_core.networks.wirenet import STRIDE, decide, normalise
+from fedefm_core.networks import build_network, save_weights
+from fedefm_core.networks.initialise import initialise
+from fedefm_core.networks.segmentation import STRIDE, decide, normalise
 from fedefm_core.perception.types import INSTRUMENT_KINDS, UNKNOWN
 from fedefm_core.provenance import provenance
 from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
@@ -72,7 +75,7 @@ def finetune(settings: FinetuneSettings, run_dir: Path, resume: bool = False) ->
     its state, or the weights to start from, do not fit.
     """
     _check_sizes(settings)
-    trainer = _build(settings)
+    trainer = _build(settings, tell=not resume)
     _open_run(settings, run_dir, resume)
     _draw_pool(settings, run_dir)
     state_path = run_dir / "state.safetensors"
@@ -161,23 +164,26 @@ def _interrupts_held() -> Iterator[Callable[[], bool]]:
 def _check_sizes(settings: FinetuneSettings) -> None:
     """Raise ConfigError now rather than at the first batch that does not fit."""
     size, crop = settings.simulation.size, settings.crop
-    step = STRIDE * 2 ** (len(settings.network.channels) - 1)
+    step = settings.network.size_multiple
     sides = {"simulation.size": size} | ({"crop": crop} if settings.pool_frames else {})
     for name, side in sides.items():
         if side % step:
             raise ConfigError(
-                f"'{name}' must be a multiple of {step} for a network of "
-                f"{len(settings.network.channels)} levels (got {side})"
+                f"'{name}' must be a multiple of {step} for this {settings.architecture} "
+                f"(got {side})"
             )
     if settings.pool_frames and crop > size:
         raise ConfigError(f"'crop' must be at most 'simulation.size', {size} (got {crop})")
 
 
-def _build(settings: FinetuneSettings) -> Trainer:
+def _build(settings: FinetuneSettings, tell: bool) -> Trainer:
+    """tell: print what the network takes from settings.init."""
     torch.manual_seed(settings.seed)
-    network = build_network(settings.architecture, settings.network.model_dump())
+    network = build_network(settings.network_name, settings.network.model_dump())
     if settings.init is not None:
-        load_weights(network, settings.init)
+        found = initialise(network, settings.network_name, settings.init)
+        if tell:
+            Console().print(init_table(found))
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     decay = settings.optimiser.average_decay
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
@@ -304,7 +310,7 @@ def _keep_best(
 def _save_average(trainer: Trainer, path: Path, step: int, scores: dict[str, float]) -> None:
     settings = trainer.settings
     header = {
-        "architecture": settings.architecture,
+        "architecture": settings.network_name,
         "settings": settings.network.model_dump(mode="json"),
         "training_config_sha256": settings_sha256(settings),
         "step": step,

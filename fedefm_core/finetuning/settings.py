@@ -3,14 +3,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedefm_core.config import Settings
+from fedefm_core.networks.swinunet import SwinunetSettings
+from fedefm_core.networks.transunet import TransunetSettings
+from fedefm_core.networks.unet import UnetSettings
+from fedefm_core.networks.vit_segmenter import VitSegmenterSettings
 from fedefm_core.networks.wirenet import WirenetSettings
 from fedefm_core.simulation import SimulationSettings
+
+Architecture = Literal["wirenet", "unet", "swinunet", "transunet", "vit"]
+NetworkSettings = (
+    WirenetSettings | UnetSettings | SwinunetSettings | TransunetSettings | VitSegmenterSettings
+)
+NETWORK_SETTINGS: Mapping[str, type[NetworkSettings]] = {
+    "wirenet": WirenetSettings,
+    "unet": UnetSettings,
+    "swinunet": SwinunetSettings,
+    "transunet": TransunetSettings,
+    "vit": VitSegmenterSettings,
+}
 
 
 class AugmentationSettings(Settings):
@@ -66,7 +83,8 @@ class ValidationSettings(Settings):
 
 
 class FinetuneSettings(Settings):
-    """One run. init: weights to start from, of the same architecture and size; random without.
+    """One run. network: settings of the architecture. init: weights to start from, random without:
+    those of the same architecture must fit whole, of any others what fits is taken.
     precision: of the forward pass; bf16 halves the time on CPUs that have it, and
     takes ten times as long on others.
 
@@ -77,8 +95,8 @@ class FinetuneSettings(Settings):
     """
 
     task: Literal["segmentation"] = "segmentation"
-    architecture: Literal["wirenet"] = "wirenet"
-    network: WirenetSettings = WirenetSettings()
+    architecture: Architecture = "wirenet"
+    network: NetworkSettings = WirenetSettings()
     init: Path | None = None
     simulation: SimulationSettings = SimulationSettings()
     seed: int = Field(1, ge=0)
@@ -96,3 +114,21 @@ class FinetuneSettings(Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     loss: LossSettings = LossSettings()
     validation: ValidationSettings = ValidationSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _network_given(cls, values: Any) -> Any:
+        """Without 'network', the default one of the architecture, not that of wirenet."""
+        return {"network": {}, **values} if isinstance(values, dict) else values
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _of_the_architecture(cls, value: Any, info: ValidationInfo) -> NetworkSettings:
+        if "architecture" not in info.data:  # which is told already
+            return WirenetSettings()
+        return NETWORK_SETTINGS[info.data["architecture"]].model_validate(value)
+
+    @property
+    def network_name(self) -> str:
+        """The architecture as networks.ARCHITECTURES has it: there 'vit' is a foundation."""
+        return "vit_segmenter" if self.architecture == "vit" else self.architecture

@@ -45,11 +45,43 @@ def _r50_vit(settings: Mapping[str, Any]) -> nn.Module:
     return R50Vit(parse_settings(R50VitSettings, settings, where="the settings of r50_vit"))
 
 
+def _unet(settings: Mapping[str, Any]) -> nn.Module:
+    from fedefm_core.networks.unet import Unet, UnetSettings
+
+    return Unet(parse_settings(UnetSettings, settings, where="the settings of unet"))
+
+
+def _swinunet(settings: Mapping[str, Any]) -> nn.Module:
+    from fedefm_core.networks.swinunet import Swinunet, SwinunetSettings
+
+    return Swinunet(parse_settings(SwinunetSettings, settings, where="the settings of swinunet"))
+
+
+def _transunet(settings: Mapping[str, Any]) -> nn.Module:
+    from fedefm_core.networks.transunet import Transunet, TransunetSettings
+
+    return Transunet(
+        parse_settings(TransunetSettings, settings, where="the settings of transunet")
+    )
+
+
+def _vit_segmenter(settings: Mapping[str, Any]) -> nn.Module:
+    from fedefm_core.networks.vit_segmenter import VitSegmenter, VitSegmenterSettings
+
+    return VitSegmenter(
+        parse_settings(VitSegmenterSettings, settings, where="the settings of vit_segmenter")
+    )
+
+
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "wirenet": _wirenet,
     "small_cnn": _small_cnn,
     "vit": _vit,
     "r50_vit": _r50_vit,
+    "unet": _unet,
+    "swinunet": _swinunet,
+    "transunet": _transunet,
+    "vit_segmenter": _vit_segmenter,
 }
 
 

@@ -21,12 +21,11 @@ _GROUPS = 32
 _EXPANSION = ResNetBottleneck.expansion
 
 
-class R50VitSettings(TransformerSettings):
-    """classes: kinds of image. image_size: side in pixels. stages: bottlenecks at strides 4, 8 and
-    16. stem: channels of the first convolution. The transformer's width, layers, heads and
-    mlp_width are those of the reference."""
+class R50BodySettings(TransformerSettings):
+    """image_size: side in pixels. stages: bottlenecks at strides 4, 8 and 16. stem: channels of
+    the first convolution. The transformer's width, layers, heads and mlp_width are those of the
+    reference."""
 
-    classes: int = Field(6, ge=1)
     image_size: int = Field(256, ge=STRIDE, multiple_of=STRIDE)
     stem: int = Field(64, ge=_GROUPS, multiple_of=_GROUPS)
     stages: tuple[int, int, int] = (3, 4, 9)
@@ -36,29 +35,20 @@ class R50VitSettings(TransformerSettings):
     mlp_width: int = Field(1024, ge=8)
 
 
+class R50VitSettings(R50BodySettings):
+    """classes: kinds of image."""
+
+    classes: int = Field(6, ge=1)
+
+
 class R50Vit(FoundationNetwork):
     """(B, 1, S, S) to FoundationOutput with N = (S / 16)² and C = D = width; 'mid' is the map
     after half of the transformer's layers."""
 
     def __init__(self, settings: R50VitSettings) -> None:
         super().__init__()
-        planes = [settings.stem * 2**level for level in range(3)]
-        inputs = [settings.stem, *(width * _EXPANSION for width in planes[:-1])]
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, settings.stem, 7, stride=2, padding=3, bias=False),
-            nn.GroupNorm(_GROUPS, settings.stem),
-            nn.ReLU(),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        )
-        self.stages = nn.Sequential(
-            *(
-                _stage(came, width, blocks, stride=1 if level == 0 else 2)
-                for level, (came, width, blocks) in enumerate(
-                    zip(inputs, planes, settings.stages, strict=True)
-                )
-            )
-        )
-        self.embedding = nn.Conv2d(planes[-1] * _EXPANSION, settings.width, 1)
+        self.stem, self.stages = residual_part(settings.stem, settings.stages)
+        self.embedding = nn.Conv2d(stage_channels(settings.stem)[-1], settings.width, 1)
         positions = (settings.image_size // STRIDE) ** 2
         self.body = Transformer(positions, settings)
         self.head = nn.Linear(settings.width, settings.classes)
@@ -68,6 +58,29 @@ class R50Vit(FoundationNetwork):
         late_bnc, mid_bnc = self.body(map_bchw.flatten(2).mT)
         features_bd = late_bnc.mean(1)
         return FoundationOutput(self.head(features_bd), features_bd, late_bnc, mid_bnc)
+
+
+def stage_channels(stem: int) -> list[int]:
+    """Channels of the maps that the three stages give, at strides 4, 8 and 16."""
+    return [stem * 2**level * _EXPANSION for level in range(3)]
+
+
+def residual_part(stem: int, stages: tuple[int, int, int]) -> tuple[nn.Sequential, nn.Sequential]:
+    """The stem, a convolution to stride 2 and a pooling to stride 4, and the stages after it."""
+    first = nn.Sequential(
+        nn.Conv2d(1, stem, 7, stride=2, padding=3, bias=False),
+        nn.GroupNorm(_GROUPS, stem),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+    inputs = [stem, *stage_channels(stem)[:-1]]
+    rest = nn.Sequential(
+        *(
+            _stage(came, stem * 2**level, blocks, stride=1 if level == 0 else 2)
+            for level, (came, blocks) in enumerate(zip(inputs, stages, strict=True))
+        )
+    )
+    return first, rest
 
 
 def _stage(inputs: int, planes: int, blocks: int, stride: int) -> nn.Sequential:

@@ -7,9 +7,13 @@ head sees the mean of all tokens, so that the map that EMD compares is what deci
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fedefm_core.config import Settings
 from fedefm_core.networks.foundation import FoundationNetwork, FoundationOutput
@@ -91,6 +95,33 @@ class Transformer(nn.Module):
             if number == self._middle:
                 mid_bnc = x_bnc
         return self.norm(x_bnc), mid_bnc
+
+    def maps(self, map_bchw: Tensor, after: Collection[int] = ()) -> list[Tensor]:
+        """Maps (B, C, h, w) after the layers counted from 1 in after, and last that after all of
+        them, normalised. Positions are resized to h x w, so any size of image will do."""
+        grid = (map_bchw.shape[2], map_bchw.shape[3])
+        x_bnc = map_bchw.flatten(2).mT + resize_positions(self.position, grid)
+        found = []
+        for number, layer in enumerate(self.layers, start=1):
+            x_bnc = layer(x_bnc)
+            if number in after:
+                found.append(x_bnc)
+        return [tokens.mT.unflatten(2, grid) for tokens in (*found, self.norm(x_bnc))]
+
+
+def resize_positions(position_1nc: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Position embeddings of a square grid for a grid of (h, w) patches: (1, N, C) to (1, h*w, C).
+
+    Linear between the centres of the old patches, as in section 3.2 of the ViT paper (its code has
+    order 1); outside of the outermost centres their value stays. A grid that fits comes back as it
+    is, bit for bit.
+    """
+    side = math.isqrt(position_1nc.shape[1])
+    if grid == (side, side):
+        return position_1nc
+    old_1chw = position_1nc.mT.unflatten(2, (side, side))
+    new_1chw = functional.interpolate(old_1chw, grid, mode="bilinear", align_corners=False)
+    return new_1chw.flatten(2).mT
 
 
 def check_divisible(name: str, value: int, by: str, divisor: int) -> None:

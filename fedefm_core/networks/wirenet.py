@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fedefm_core.config import Settings
+from fedefm_core.networks.segmentation import (
+    STRIDE,
+    CellNetwork,
+    ResidualBlock,
+    cell_head,
+    conv_norm,
+    decide,
+    normalise,
+    tip_head,
+)
 
-STRIDE = 4  # of the stem and the head
+__all__ = ["STRIDE", "ResidualBlock", "Wirenet", "WirenetSettings", "decide", "normalise"]
 
 
 class WirenetSettings(Settings):
@@ -37,23 +46,13 @@ class WirenetSettings(Settings):
             )
         return self
 
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm; (B, C, H, W) to the same shape."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.first_norm(self.first(x)))
-        return functional.relu(x + self.second_norm(self.second(y)))
+    @property
+    def size_multiple(self) -> int:
+        """What the sides of an image must be multiples of."""
+        return int(STRIDE * 2 ** (len(self.channels) - 1))
 
 
-class Wirenet(nn.Module):
+class Wirenet(CellNetwork):
     """(B, 1, H, W) normalised grey image, H and W multiples of 32, to class and tip logits.
 
     Returns (class_logits, tip_logits): (B, 3, H, W) and (B, 2, H/4, W/4).
@@ -62,30 +61,20 @@ class Wirenet(nn.Module):
     def __init__(self, settings: WirenetSettings | None = None) -> None:
         super().__init__()
         settings = settings or WirenetSettings()
+        self.size_multiple = settings.size_multiple
         channels = settings.channels
-        self.stem = nn.Sequential(nn.PixelUnshuffle(STRIDE), _conv_norm(STRIDE**2, channels[0]))
-        self.down = nn.ModuleList(_conv_norm(a, b, stride=2) for a, b in pairwise(channels))
+        self.stem = nn.Sequential(nn.PixelUnshuffle(STRIDE), conv_norm(STRIDE**2, channels[0]))
+        self.down = nn.ModuleList(conv_norm(a, b, stride=2) for a, b in pairwise(channels))
         self.encoder = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(c) for _ in range(count)))
             for c, count in zip(channels, settings.blocks, strict=True)
         )
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(channels))
         self.decoder = nn.ModuleList(ResidualBlock(c) for c in channels[:-1])
-        self.class_head = nn.Conv2d(channels[0], 3 * STRIDE**2, 3, padding=1)
-        block, tips = ResidualBlock(channels[0]), nn.Conv2d(channels[0], 2, 3, padding=1)
-        assert tips.bias is not None
-        nn.init.constant_(tips.bias, -7.0)  # tips are rare: start at 0.1 % everywhere
-        self.tip_head = nn.Sequential(block, tips)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        cells, tip_logits = self.cells(x)
-        return functional.pixel_shuffle(cells, STRIDE), tip_logits
+        self.class_head = cell_head(channels[0])
+        self.tip_head = tip_head(channels[0])
 
     def cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As forward, with the class logits still in their cells: (B, 3 * 16, H/4, W/4).
-
-        An exported graph decides on the label here, where that is cheap.
-        """
         x = self.encoder[0](self.stem(x))
         skips = [x]
         for down, encoder in zip(self.down, self.encoder[1:], strict=True):
@@ -96,32 +85,3 @@ class Wirenet(nn.Module):
         ):
             x = decoder(skip + functional.interpolate(up(x), scale_factor=2.0))
         return self.class_head(x), self.tip_head(x)
-
-
-def decide(background: Tensor, catheter: Tensor, guidewire: Tensor) -> tuple[Tensor, Tensor]:
-    """Label and its probability of logits, all of one shape; the label as float 0, 1 or 2.
-
-    First whether there is an instrument, then which: one that could be either is still seen.
-    The probability is that of 'an instrument' or 'none', as the label says.
-    """
-    largest = torch.maximum(torch.maximum(background, catheter), guidewire)
-    none = torch.exp(background - largest)
-    instrument = torch.exp(catheter - largest) + torch.exp(guidewire - largest)
-    label = (instrument > none).float() * (1.0 + (guidewire > catheter).float())
-    return label, torch.maximum(instrument, none) / (instrument + none)
-
-
-def _conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
-
-
-def normalise(image: Tensor) -> Tensor:
-    """Per-image zero mean and unit variance; (B, 1, H, W), any dtype, to float32."""
-    x = image.float()
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    variance = (x - mean).square().mean(dim=(1, 2, 3), keepdim=True)
-    return (x - mean) * torch.rsqrt(variance + 1.0)  # + 1 grey level²: a blank image stays blank
