@@ -112,11 +112,11 @@ def test_with_segmentation_node(tmp_path: Path) -> None:
         def reason() -> str:
             return heard.values()["reason"]
 
-        segmentation.send_until(heard.now, "permission")
+        segmentation.send_until(heard.permits, "permission")
         segmentation.send_until(lambda: reason() in ("lost", "no_frame"), "no tip", EMPTY)
         assert heard.forbids()
         segmentation.send_until(lambda: reason() == "lost", "LOST", EMPTY)
-        segmentation.send_until(heard.now, "permission again")
+        segmentation.send_until(heard.permits, "permission again")
         wait_until(heard.forbids, "silence")
         wait_until(lambda: reason() == "stale", "STALE")
 
