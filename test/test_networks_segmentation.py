@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from segmentation_networks import NETWORKS, build, registered  # noqa: E402
 
-from fedefm_core.config import parse_settings  # noqa: E402
+from fedefm_core.config import load_settings, parse_settings  # noqa: E402
 from fedefm_core.errors import ConfigError, ModelFileError  # noqa: E402
 from fedefm_core.export.onnx import export_onnx, to_onnx  # noqa: E402
 from fedefm_core.finetuning import FinetuneSettings, finetune  # noqa: E402
@@ -74,10 +74,9 @@ def test_one_contract_for_all_sizes_and_all_weights_learn(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_wire_that_moves_by_a_stride_moves_in_the_logits(name: str) -> None:
-    """The parts lie on one another as they should: features of the left are not on the right."""
+def test_logits_change_where_the_image_does(name: str) -> None:
+    """No part is mirrored or transposed: what a wire on the left changes is not on the right."""
     network = build(name).eval()
-    step = 32
     image = torch.zeros(1, 1, 128, 128)
     image[..., 40:44] = 5.0
     with torch.no_grad():
@@ -85,7 +84,7 @@ def test_a_wire_that_moves_by_a_stride_moves_in_the_logits(name: str) -> None:
     for nothing, wire, cell in zip(blank, near, (1, 4), strict=True):
         change = (wire - nothing).abs().sum(dim=(0, 1, 2))
         centre = float((change * torch.arange(len(change))).sum() / change.sum()) * cell
-        assert abs(centre - 42) < step, name
+        assert abs(centre - 42) < 32
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -167,22 +166,15 @@ def test_without_settings_an_architecture_has_its_own_and_they_survive_a_file(na
     assert parse_settings(FinetuneSettings, chosen.model_dump(mode="json")) == chosen
 
 
-def test_example_configurations_load_and_their_networks_have_the_published_sizes() -> None:
-    from fedefm_core.config import load_settings
-
+@pytest.mark.parametrize("name", NETWORK_SETTINGS)
+def test_example_configurations_load_and_their_networks_can_be_built(name: str) -> None:
     folder = Path(__file__).parents[1] / "config"
-    millions = {}
-    for name in NETWORK_SETTINGS:
-        chosen = load_settings(FinetuneSettings, folder / f"finetune_{name}.yaml")
-        assert chosen.architecture == name
-        with torch.device("meta"):
-            network = build_network(chosen.network_name, chosen.network.model_dump())
-        millions[name] = sum(p.numel() for p in network.parameters()) / 1e6
-    assert 1.5 < millions["wirenet"] < 2.5
-    assert 1.5 < millions["unet"] < 2.0
-    assert 21 < millions["vit"] < 26
-    assert 26 < millions["swinunet"] < 30
-    assert 46 < millions["transunet"] < 54
+    chosen = load_settings(FinetuneSettings, folder / f"finetune_{name}.yaml")
+    assert chosen.architecture == name
+    with torch.device("meta"):
+        network = build_network(chosen.network_name, chosen.network.model_dump())
+    assert isinstance(network, SegmentationNetwork)
+    assert chosen.simulation.size % network.size_multiple == 0
 
 
 def test_positions_of_a_ramp_are_a_ramp() -> None:
@@ -201,7 +193,6 @@ def test_positions_of_a_ramp_are_a_ramp() -> None:
         dim=-1,
     )
     torch.testing.assert_close(found, expected)
-    assert resize_positions(ramp.reshape(1, -1, 3), (old, old)) is not None
 
 
 def test_positions_of_a_grid_that_fits_stay_bit_for_bit() -> None:
