@@ -277,7 +277,8 @@ def _trained(task: CellTask, run_dir: Path) -> dict[str, Any]:
 def _planned(task: CellTask) -> tuple[PretrainSettings, Sequence[Spent], int]:
     """The training with its rounds, what is spent after each, and the last one within bytes."""
     rounds, spent = rounds_within(task.pretraining, task.steps)
-    most = rounds_within(task.bytes_as, task.steps)[1][-1].bytes
+    same = task.bytes_as == task.pretraining
+    most = (spent if same else rounds_within(task.bytes_as, task.steps)[1])[-1].bytes
     at_bytes = rounds_for_bytes(spent, most) - 1
     points = np.linspace(0, rounds - 1, min(task.points, rounds)).round().astype(int)
     settings = task.pretraining.model_copy(

@@ -364,10 +364,10 @@ def _text(settings: UnseenSettings, outcome: Outcome) -> str:
     hours = sum(cell.seconds for cell in outcome.results.values()) / 3600
     failed = sum(bool(cell.failed) for cell in outcome.results.values())
     return f"""\
-{len(trained)} trainings of `{base.architecture}`, {hours:.1f} h of one core each at a time; \
-{failed} came to nothing. All begin from one Θ_0, which the seed draws; seeds also draw who holds \
-what. Measured is Θ, the average of the (honest) silos, on images of all corpora that no training \
-saw: accuracy is balanced over kinds, in points of 100, mean ± deviation over seeds.
+{len(trained)} trainings of `{base.architecture}`, {hours:.1f} h summed over {settings.workers} \
+at a time; {failed} came to nothing. All begin from one Θ_0, which the seed draws; seeds also \
+draw who holds what. Measured is Θ, the average of the (honest) silos, on images of all corpora \
+that no training saw: accuracy is balanced over kinds, in points, mean ± deviation over seeds.
 
 **Fair.** Learning rates {", ".join(f"{rate:g}" for rate in tuning.rates)} for every variant that \
 does not take another's, chosen on seed{"s" if len(tuning.seeds) > 1 else ""} \

@@ -18,15 +18,14 @@ import torch
 
 from fedefm_core.config import load_settings, save_settings, settings_sha256
 from fedefm_core.corpora import (
-    Corpus,
     Manifest,
     describe_silos,
     label_names,
     list_corpora,
-    load_corpora,
     load_manifest,
     silos_of,
 )
+from fedefm_core.corpora.corpus import load_corpus
 from fedefm_core.errors import ConfigError, FederationError, OutputError
 from fedefm_core.federation.algorithms import ALGORITHMS
 from fedefm_core.federation.carrier import InProcess
@@ -219,9 +218,10 @@ def _summarise(federation: Federation, run_dir: Path, totals: Totals) -> Summary
 def assemble(settings: PretrainSettings, track: Track | None = None) -> Federation:
     """All that a run needs, nothing written; errors as pretrain's."""
     manifest = load_manifest(settings.corpora.manifest, settings.corpora.override)
-    held = silos_of(manifest, list_corpora(manifest))
+    listings = list_corpora(manifest)
+    held = silos_of(manifest, listings)
     network = _build_network(settings, manifest)
-    corpora: dict[str, Corpus] = load_corpora(manifest, track)
+    corpora = {name: load_corpus(manifest, each, track) for name, each in listings.items()}
     silos = {silo.name: silo_images(corpora, silo) for silo in held}
     start = state_of(network)
     central = settings.algorithm.name == "central"
