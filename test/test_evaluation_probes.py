@@ -20,7 +20,11 @@ from fedefm_core.evaluation.probes import (  # noqa: E402
     knn_probe,
     linear_probe,
 )
-from fedefm_core.evaluation.wire_probe import WireProbeSettings, wire_dice  # noqa: E402
+from fedefm_core.evaluation.wire_probe import (  # noqa: E402
+    WireProbeSettings,
+    average_precision,
+    wire_precision,
+)
 from fedefm_core.networks.foundation import FoundationNetwork, FoundationOutput  # noqa: E402
 
 KINDS = 3
@@ -132,8 +136,15 @@ def test_a_decoder_draws_what_the_maps_hold_and_nothing_else() -> None:
     halves = ((images[:30], masks[:30]), (images[30:], masks[30:]))
     settings = WireProbeSettings(hidden=24, steps=150, batch_size=15)
     cpu = torch.device("cpu")
-    seen = wire_dice(Seeing(blind=False), *halves, settings, cpu)
-    unseen = wire_dice(Seeing(blind=True), *halves, settings, cpu)
+    seen = wire_precision(Seeing(blind=False), *halves, settings, cpu)
+    unseen = wire_precision(Seeing(blind=True), *halves, settings, cpu)
     assert seen > 0.9
-    assert unseen < 0.3
-    assert wire_dice(Seeing(blind=False), *halves, settings, cpu) == seen
+    assert unseen < 0.1 + 1 / 16  # chance: one column of sixteen
+    assert wire_precision(Seeing(blind=False), *halves, settings, cpu) == seen
+
+
+def test_average_precision_in_closed_form() -> None:
+    truth = torch.tensor([True, False, True, False])
+    assert average_precision(torch.tensor([4.0, 3.0, 2.0, 1.0]), truth) == pytest.approx(5 / 6)
+    assert average_precision(torch.zeros(4), truth) == 0.5  # of equal scores, all count: chance
+    assert average_precision(torch.arange(4.0), torch.zeros(4, dtype=torch.bool)) == 0

@@ -48,7 +48,7 @@ TINY: dict[str, Any] = {
     "bytes_of": "mfd",
     "points": 2,
     "tuning": {"rates": [0.02, 0.1], "seeds": [101], "unseen": [1.0]},
-    "probes": {"images": 3, "test": 1, "wires": {"steps": 2, "hidden": 4}},
+    "probes": {"images": 3, "test": 1, "wires": {"steps": 2, "hidden": 4}, "wire_size": 24},
     "variants": {
         "untrained": {"title": "untrained", "untrained": True},
         "gossip": {"title": "gossip", "set": {"algorithm": {"name": "gossip"}}},
@@ -278,10 +278,12 @@ def test_a_damaged_result_is_told(folder: Path, tmp_path: Path) -> None:
         unseen._held(task, tmp_path)
 
 
-def test_probes_are_not_asked_of_trainings_that_choose_rates(folder: Path) -> None:
-    features = {**TINY["groups"][1], "split": "validation", "seeds": [101]}
-    with pytest.raises(ConfigError, match="give it other seeds"):
-        unseen.check(settings_in(folder, groups=[features], claims=[]))
+def test_probes_are_measured_only_where_a_table_shows_them(folder: Path) -> None:
+    settings = settings_in(folder)
+    in_table = Key("gossip", 1.0, 2, 0.1, 1, "test")
+    elsewhere = Key("gossip", 1.0, 1, 0.1, 1, "test")
+    assert unseen.cell_task(settings, in_table).full
+    assert not unseen.cell_task(settings, elsewhere).full
 
 
 def test_a_claim_is_about_what_its_table_holds(folder: Path) -> None:

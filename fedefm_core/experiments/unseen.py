@@ -30,7 +30,7 @@ import torch
 from pydantic import Field
 
 from fedefm_core.config import Settings, merge_values, parse_settings
-from fedefm_core.corpora import Split, list_corpora, load_corpora, load_manifest, silos_of
+from fedefm_core.corpora import Split, list_corpora, load_manifest, silos_of
 from fedefm_core.errors import ConfigError, OutputError
 from fedefm_core.experiments.names import one_of
 from fedefm_core.experiments.unseen_cell import (
@@ -39,6 +39,7 @@ from fedefm_core.experiments.unseen_cell import (
     CellTask,
     ProbeSettings,
     grey_levels,
+    load_images,
     read_result,
     run_cell,
     task_sha256,
@@ -55,7 +56,7 @@ TITLES: dict[Measure, str] = {
     "lda": "LDA head",
     "linear": "linear probe",
     "knn": "kNN probe",
-    "wires": "wires, Dice",
+    "wires": "wires, precision",
 }
 
 
@@ -185,8 +186,8 @@ def run_unseen(settings: UnseenSettings, out: Path, tell: Tell) -> Outcome:
     tuning = tuning_keys(settings)
     # Before a rate is chosen, any stands for it: what counts here is the number of cells.
     expected = sum(1 for _ in _test_keys(settings, defaultdict(lambda: settings.tuning.rates[0])))
-    manifest = load_manifest(*_manifest(settings))
-    load_corpora(manifest)  # drawn once, by one process
+    any_cell = pretrain_settings(settings, Key(settings.bytes_of, 1.0, 1, 0.1, 0, "test"))
+    manifest = load_images(any_cell, settings.probes)
     results: Results = {}
     _run_all(settings, tuning, out, tell, results, expected)
     rates = choose_rates(settings, results)
@@ -226,13 +227,6 @@ def _check_names(settings: UnseenSettings) -> None:
     for name, variant in settings.variants.items():
         if variant.tuned_as and settings.variants[variant.tuned_as].tuned_as:
             raise ConfigError(f"'variants.{name}.tuned_as' names one that does not choose itself")
-    for group in settings.groups:
-        lean = any(_chooses_rates(settings, seed, group.split) for seed in group.seeds)
-        if lean and set(group.measures) & {"linear", "knn", "wires"}:
-            raise ConfigError(
-                f"'groups.{group.name}' measures probes on trainings that choose learning rates, "
-                "which have none: give it other seeds"
-            )
     for claim in settings.claims:
         one_of(claim.group, groups, "claims.group")
         for name in (claim.variant, *claim.rivals):
@@ -252,10 +246,6 @@ def _check_place(claim: ClaimSettings, group: GroupSettings) -> None:
             f"'claims': the table '{group.name}' has no {claim.measure} at p = "
             f"{claim.unseen:g}, E = {claim.local_steps}"
         )
-
-
-def _chooses_rates(settings: UnseenSettings, seed: int, split: Split) -> bool:
-    return split == "validation" and seed in settings.tuning.seeds
 
 
 def pretrain_settings(settings: UnseenSettings, key: Key) -> PretrainSettings:
@@ -343,8 +333,19 @@ def cell_task(settings: UnseenSettings, key: Key) -> CellTask:
         steps=settings.steps,
         points=settings.points,
         probes=settings.probes,
-        full=not _chooses_rates(settings, key.seed, key.split),
+        full=any(_needs_probes(group, key) for group in settings.groups),
         untrained=settings.variants[key.variant].untrained,
+    )
+
+
+def _needs_probes(group: GroupSettings, key: Key) -> bool:
+    return (
+        bool(set(group.measures) & {"linear", "knn", "wires"})
+        and key.variant in group.variants
+        and key.unseen in group.unseen
+        and key.local_steps in group.local_steps
+        and key.seed in group.seeds
+        and key.split == group.split
     )
 
 
@@ -424,7 +425,7 @@ def _held(task: CellTask, folder: Path) -> CellResult | None:
             f"{path} is the result of other settings. Name another folder, or delete {folder} to "
             "have it made again"
         )
-    return result
+    return result if result.full or not task.full else None
 
 
 Jobs = Mapping[Key, tuple[CellTask, Path]]

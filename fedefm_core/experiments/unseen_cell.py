@@ -34,7 +34,7 @@ from fedefm_core.evaluation.probes import (
     linear_probe,
     outputs_of,
 )
-from fedefm_core.evaluation.wire_probe import WireProbeSettings, wire_dice
+from fedefm_core.evaluation.wire_probe import WireProbeSettings, wire_precision
 from fedefm_core.federation.budget import Spent, rounds_for_bytes, rounds_within
 from fedefm_core.federation.log import METRICS
 from fedefm_core.federation.run import (
@@ -57,13 +57,15 @@ Stack = np.ndarray[Any, np.dtype[np.uint8]]
 class ProbeSettings(Settings):
     """images: of each corpus, that heads and probes are fitted on. test: of each corpus, that all
     is measured on. neighbours: of kNN. decay: of the linear probe. Wires are segmented where
-    masks tell instruments."""
+    masks tell instruments, in images of the side wire_size: None is that of the corpora; another
+    is for networks that take any, because at 32 px there is hardly a wire to be seen."""
 
     images: int = Field(120, ge=1)
     test: int = Field(200, ge=1)
     neighbours: int = Field(10, ge=1)
     decay: float = Field(1e-3, gt=0)
     wires: WireProbeSettings = WireProbeSettings()
+    wire_size: int | None = Field(None, ge=8)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class CellResult:
     heads at some rounds, with steps (a silo), bytes and simulated ms until then. corpora: accuracy
     of the own head by corpus at the end. similarity: mean EMD in the last round, of experts
     trained by honest and by hostile silos. failed: a sentence, of a training that came to nothing.
-    seconds: that it took."""
+    seconds: that it took. full: with all probes."""
 
     sha256: str
     seconds: float
@@ -97,6 +99,7 @@ class CellResult:
     corpora: dict[str, float] = field(default_factory=dict)
     similarity: dict[str, float] = field(default_factory=dict)
     failed: str = ""
+    full: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def run_cell(task: CellTask, folder: Path) -> CellResult:
         figures = _untrained(task) if task.untrained else _trained(task, folder / RUN)
     except FederationError as error:
         figures = {"failed": str(error)}
-    result = CellResult(task_sha256(task), time.monotonic() - began, **figures)
+    result = CellResult(task_sha256(task), time.monotonic() - began, full=task.full, **figures)
     partial = folder / (RESULT + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +139,14 @@ def run_cell(task: CellTask, folder: Path) -> CellResult:
     return result
 
 
+def load_images(settings: PretrainSettings, probes: ProbeSettings) -> Manifest:
+    """Have all that cells will read drawn or decoded, by one process; the manifest."""
+    manifest = load_manifest(settings.corpora.manifest, settings.corpora.override)
+    for size in dict.fromkeys((manifest.size, probes.wire_size or manifest.size)):
+        load_corpora(manifest.model_copy(update={"size": size}))
+    return manifest
+
+
 def read_result(path: Path) -> CellResult:
     """A finished result. Raises OutputError when it is damaged."""
     try:
@@ -145,16 +156,17 @@ def read_result(path: Path) -> CellResult:
 
 
 def task_sha256(task: CellTask) -> str:
-    """Of all that decides the figures."""
+    """Of all that decides the figures; which of them are measured is no part of it."""
     hashes = [settings_sha256(each) for each in (task.pretraining, task.bytes_as, task.probes)]
-    plain = [task.steps, task.points, task.full, task.untrained]
+    plain = [task.steps, task.points, task.untrained]
     return hashlib.sha256(json.dumps([hashes, plain]).encode()).hexdigest()
 
 
 def measure_features(
     network: FoundationNetwork, data: ProbeData, probes: ProbeSettings, full: bool
 ) -> dict[str, float | None]:
-    """Own head, LDA head and, if full, the probes: balanced accuracy over kinds; Dice of wires.
+    """Own head, LDA head and, if full, the probes: balanced accuracy over kinds; for
+    wires, average precision.
 
     The statistics of the LDA head are pooled corpus by corpus, as silos would give them.
     """
@@ -180,22 +192,26 @@ def measure_features(
         name: balanced_accuracy(each, labels_m) for name, each in predicted.items()
     }
     if full and data.wire_train is not None and data.wire_test is not None:
-        found["wires"] = wire_dice(network, data.wire_train, data.wire_test, probes.wires, device)
+        found["wires"] = wire_precision(
+            network, data.wire_train, data.wire_test, probes.wires, device
+        )
     return found
 
 
-def probe_data(settings: PretrainSettings, probes: ProbeSettings) -> ProbeData:
-    """Images of the union of all corpora, thinned evenly."""
+def probe_data(settings: PretrainSettings, probes: ProbeSettings, full: bool) -> ProbeData:
+    """Images of the union of all corpora, thinned evenly; those of wires if full."""
     manifest = load_manifest(settings.corpora.manifest, settings.corpora.override)
     corpora = load_corpora(manifest)
     split = settings.evaluation.split
     train = {name: _thinned(corpus, "train", probes.images) for name, corpus in corpora.items()}
     test = {name: _thinned(corpus, split, probes.test) for name, corpus in corpora.items()}
-    with_wires = [n for n, c in corpora.items() if c.mask_classes == tuple(CLASS_NAMES)]
+    labelled = _labelled(corpora, train), _labelled(corpora, test)
+    if full and probes.wire_size is not None:
+        corpora = load_corpora(manifest.model_copy(update={"size": probes.wire_size}))
+    with_wires = [n for n, c in corpora.items() if full and c.mask_classes == tuple(CLASS_NAMES)]
     return ProbeData(
         label_names(manifest),
-        _labelled(corpora, train),
-        _labelled(corpora, test),
+        *labelled,
         tuple(len(numbers) for numbers in train.values()),
         _masked(corpora, {name: train[name] for name in with_wires}),
         _masked(corpora, {name: test[name] for name in with_wires}),
@@ -231,7 +247,7 @@ def grey_levels(manifest: Manifest) -> dict[str, Any]:
 
 def _untrained(task: CellTask) -> dict[str, Any]:
     network = starting_network(task.pretraining).to(task.pretraining.training.torch_device())
-    data = probe_data(task.pretraining, task.probes)
+    data = probe_data(task.pretraining, task.probes, task.full)
     found = measure_features(network, data, task.probes, task.full)
     found["silos"] = found["head"]
     return {"end": found, "at_bytes": found}
@@ -240,7 +256,7 @@ def _untrained(task: CellTask) -> dict[str, Any]:
 def _trained(task: CellTask, run_dir: Path) -> dict[str, Any]:
     settings, spent, at_bytes = _planned(task)
     summary = pretrain(settings, run_dir, resume=True)
-    data = probe_data(settings, task.probes)
+    data = probe_data(settings, task.probes, task.full)
     network = starting_network(settings).to(settings.training.torch_device())
     lines = [json.loads(line) for line in (run_dir / METRICS).read_text().splitlines()]
     last = len(spent) - 1

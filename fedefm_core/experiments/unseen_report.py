@@ -379,8 +379,9 @@ steps; who sends less in all is read at its end.
 
 **Heads and probes.** *Own head*: the network as trained. *LDA head*: a linear discriminant from \
 class statistics pooled over silos, on the frozen features, the same for all. *Linear*, *kNN*: \
-probes fitted on the union of {settings.probes.images} training images a corpus. *Wires*: Dice of \
-instruments in simulated frames by a decoder of one hidden layer on the frozen dense maps.
+probes fitted on the union of {settings.probes.images} training images a corpus. *Wires*: average \
+precision of the instruments' pixels in simulated frames, by a decoder of one hidden layer on the \
+frozen dense maps; chance is their share, a few points.
 
 **Privacy.** The LDA head shares counts, sums and the pooled covariance of features by kind of \
 image, and prototypes share their means and variances: more than weights. Rows without them share \
