@@ -134,7 +134,7 @@ def test_the_shipped_study_leaves_out_volumes_alone_without_ct(
 
 
 def test_estimates_in_closed_form() -> None:
-    base = np.array([[0.5, 0.2], [0.7, np.nan]])
+    base = np.array([[0.5, 0.2], [0.7, 0.2], [0.6, np.nan]])
     better = base + 0.1
     worse = base - 0.3
     estimate = _estimate([(better, base), (worse, base)])
