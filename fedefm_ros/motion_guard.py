@@ -278,6 +278,8 @@ class _Evidence:
     frame_at: float = 0.0
     arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
     pending: dict[int, _Frame] = field(default_factory=dict)
+    trouble: Problem | None = None  # after which there was no good frame yet
+    trouble_at: float = 0.0
 
 
 class MotionGuard:
@@ -339,7 +341,7 @@ class MotionGuard:
         self._withdraw(self._pass_time(now) or self._standing_problem(now))
         problem = event()
         if problem is not None:
-            self._forget_frames()
+            self._forget_frames(problem, now)
         elif math.isfinite(now.steady_s):
             problem = self._standing_problem(now)
         else:
@@ -379,17 +381,18 @@ class MotionGuard:
         if not passed_s >= 0:
             self._evidence = _Evidence()
             return Problem(Reason.CLOCK, "The steady clock went backwards")
+        problem = None
         if not passed_s <= self.settings.max_pause_s:
-            self._forget_frames()
-            return Problem(
+            problem = Problem(
                 Reason.PAUSE,
                 f"The guard did not run for {passed_s:.3f} s, longer than "
                 f"max_pause_s = {self.settings.max_pause_s:g}",
             )
-        if self._clock_runs_steadily and not abs(stepped_s) <= MAX_CLOCK_STEP_S:
-            self._forget_frames()
-            return Problem(Reason.CLOCK, f"The system clock jumped by {stepped_s:.3f} s")
-        return None
+        elif self._clock_runs_steadily and not abs(stepped_s) <= MAX_CLOCK_STEP_S:
+            problem = Problem(Reason.CLOCK, f"The system clock jumped by {stepped_s:.3f} s")
+        if problem is not None:
+            self._forget_frames(problem, now)
+        return problem
 
     def _standing_problem(self, now: Now) -> Problem | None:
         """What forbids motion at this time, whatever comes."""
@@ -406,6 +409,9 @@ class MotionGuard:
         problem = check_state(evidence.report)
         if problem is not None:
             return problem
+        troubled_s = now.steady_s - evidence.trouble_at
+        if evidence.trouble is not None and troubled_s <= settings.frame_timeout_s:
+            return evidence.trouble
         silent_s = now.steady_s - evidence.frame_at
         if evidence.frame_ns is None or not 0 <= silent_s <= settings.frame_timeout_s:
             return Problem(Reason.NO_FRAME, self._what_is_missing(silent_s))
@@ -428,10 +434,12 @@ class MotionGuard:
         missing = [name for name, there in parts.items() if not there]
         return f"{text}; of the newest one there is no {' and no '.join(missing)}"
 
-    def _forget_frames(self) -> None:
+    def _forget_frames(self, trouble: Problem, now: Now) -> None:
         """Good frames are awaited anew; what the next is compared with stays."""
-        self._evidence.frame_ns = None
-        self._evidence.pending.clear()
+        evidence = self._evidence
+        evidence.trouble, evidence.trouble_at = trouble, now.steady_s
+        evidence.frame_ns = None
+        evidence.pending.clear()
 
     def _take_report(self, report: Report, now: Now) -> Problem | None:
         evidence = self._evidence
@@ -535,6 +543,7 @@ class MotionGuard:
             return
         if evidence.frame_ns is None or stamp_ns > evidence.frame_ns:
             evidence.frame_ns, evidence.frame_at = stamp_ns, now.steady_s
+            evidence.trouble = None
             evidence.arrivals_s.append(now.steady_s)
             while now.steady_s - evidence.arrivals_s[0] > RATE_WINDOW_S:
                 evidence.arrivals_s.popleft()

@@ -157,12 +157,17 @@ class MotionGuardNode(Node):
         self._permitted.publish(Bool(data=decision.permitted))
         before, self._told = self._told, decision
         if before is None or before.permitted is not decision.permitted:
-            log = self.get_logger().info if decision.permitted else self.get_logger().warning
-            log(f"Motion is {'' if decision.permitted else 'not '}permitted: {decision.text}")
+            self._log(decision)
         changed = before is None or before.reason is not decision.reason
         if changed or time.monotonic() - self._state_told_at >= MOTION_STATE_PERIOD_S:
             self._state.publish(self._status(decision))
             self._state_told_at = time.monotonic()
+
+    def _log(self, decision: Decision) -> None:
+        if decision.permitted:
+            self.get_logger().info(f"Motion is permitted: {decision.text}")
+        else:  # a line of its own: rclpy allows each line one severity
+            self.get_logger().warning(f"Motion is not permitted: {decision.text}")
 
     def _publish_diagnostics(self) -> None:
         if self._told is not None:

@@ -40,8 +40,8 @@ RECOVERY_S = 0.3
 # A busy machine: what is tested here is what follows on what, not how fast.
 PATIENT = (
     f"recovery_time_s:={RECOVERY_S}",
-    "state_timeout_s:=1.0",
-    "frame_timeout_s:=1.2",
+    "state_timeout_s:=0.6",
+    "frame_timeout_s:=0.9",
     "max_age_s:=2.0",
     "max_future_s:=0.5",
     "min_rate_hz:=1.0",
@@ -179,6 +179,7 @@ def guard_bench(log: Path, *settings: str) -> Iterator[GuardBench]:
     with guard(log, *settings) as process, peer() as made:
         heard = listen(made, permission_qos())
         yield GuardBench(process, made, heard, FakeSegmentation(made.node))
+        assert "failed" not in process.output, process.output
 
 
 def guard(

@@ -69,7 +69,9 @@ def test_good_tracking_earns_permission_but_not_before_its_time(bench: GuardBenc
     start_s = time.monotonic()
     bench.earn()
     assert bench.heard.permitted[-1][0] - start_s >= RECOVERY_S
-    told = {(m.status[0].level, m.status[0].message.partition(":")[0]) for m in bench.heard.reasons}
+    told = {
+        (m.status[0].level, m.status[0].message.partition(":")[0]) for m in bench.heard.reasons
+    }
     assert (DiagnosticStatus.WARN, "Not permitted") in told
 
 
