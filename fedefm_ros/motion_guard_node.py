@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""motion_guard_node: says a hundred times a second whether the robot may move, and why not.
+"""motion_guard_node: says eighty times a second whether the robot may move, and why not.
 
 The rules are in motion_guard.py; here is what they are told of: messages, who sent them, and the
 time. Nothing switches them off. Every message is judged as it comes, so that permission does not
@@ -32,10 +32,17 @@ from fedefm_ros.messages import image_to_array, stamp_to_ns, status_message
 from fedefm_ros.motion_guard import Decision, MotionGuard, Now, Reason, Report, Tip
 from fedefm_ros.motion_guard_parameters import INSTRUMENT, SPECS, guard_settings
 from fedefm_ros.parameters import Parameters
-from fedefm_ros.qos import image_qos, output_qos, overridable, permission_qos
+from fedefm_ros.qos import (
+    image_qos,
+    output_qos,
+    overridable,
+    permission_qos,
+    quiet_publisher,
+    quiet_subscription,
+)
 from fedefm_ros.runner import run_node
 
-HEARTBEAT_S = 0.01  # 50 Hz are promised; twice that leaves room for a busy machine
+HEARTBEAT_S = 0.0125  # 80 Hz; 50 Hz are promised, the rest is room for a busy machine
 MOTION_STATE_PERIOD_S = 0.1  # at least so often, and when the reason changes
 DIAGNOSTICS_PERIOD_S = 1.0
 FAREWELL = Duration(nanoseconds=200_000_000)  # for the last message to arrive
@@ -59,10 +66,19 @@ class MotionGuardNode(Node):
         )
         self._told: Decision | None = None  # what was published last
         self._state_told_at = -math.inf
-        self._permitted = self.create_publisher(Bool, interface.MOTION_PERMITTED, permission_qos())
+        self._permitted = self.create_publisher(
+            Bool,
+            interface.MOTION_PERMITTED,
+            permission_qos(),
+            event_callbacks=quiet_publisher(),
+        )
         self._state, self._diagnostics = (
             self.create_publisher(
-                DiagnosticArray, name, output_qos(), qos_overriding_options=overridable()
+                DiagnosticArray,
+                name,
+                output_qos(),
+                event_callbacks=quiet_publisher(),
+                qos_overriding_options=overridable(),
             )
             for name in (interface.MOTION_STATE, interface.DIAGNOSTICS)
         )
@@ -107,6 +123,7 @@ class MotionGuardNode(Node):
             topic,
             on_message,
             qos or output_qos(),
+            event_callbacks=quiet_subscription(),
             qos_overriding_options=overridable(),
         )
 

@@ -20,9 +20,9 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 PERMISSION_DEADLINE_NS = 50_000_000  # some five times the period at which it is published
 PERMISSION_LEASE_NS = 100_000_000
@@ -77,3 +77,16 @@ def subscription_events(message_lost: Callable[[Any], None]) -> SubscriptionEven
     One helper for 'rclpy.qos_event' (Humble) and 'rclpy.event_handler' (later).
     """
     return SubscriptionEventCallbacks(message_lost=message_lost)
+
+
+def quiet_publisher() -> PublisherEventCallbacks:
+    """No events: rclpy waits on each of them, and some hundred times a second that is costly.
+
+    The other end still warns when the QoS of the two do not fit.
+    """
+    return PublisherEventCallbacks(use_default_callbacks=False)
+
+
+def quiet_subscription() -> SubscriptionEventCallbacks:
+    """As quiet_publisher."""
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
