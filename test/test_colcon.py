@@ -77,7 +77,7 @@ def site_packages(prefix: Path) -> Path:
 
 
 def test_executables_lie_where_ros2_run_looks(prefix: Path) -> None:
-    for name in ("segmentation_node", "playback_node", "fedefm_core"):
+    for name in ("segmentation_node", "playback_node", "motion_guard_node", "fedefm_core"):
         assert os.access(prefix / "lib" / PACKAGE / name, os.X_OK), name
 
 
