@@ -229,7 +229,7 @@ BAD_EVENTS: dict[str, tuple[Callable[[Film], Decision], Reason]] = {
         Reason.NOT_FINITE,
     ),
     "tip out of order": (
-        lambda f: f.tip(stamp_ns=f.stamp_ns - round(2 * PERIOD_S * 1e9)),
+        lambda f: f.tip(stamp_ns=f.stamp_ns - 1_000_000_000),
         Reason.OUT_OF_ORDER,
     ),
     "tip off the mask": (lambda f: (f.tip(), f.mask(np.zeros_like(MASK)))[-1], Reason.MASK),
