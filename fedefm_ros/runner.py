@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +24,8 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TELLS_SENDER = sys.platform == "linux"  # its sockets say who wrote
+_CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class RunnableNode(Protocol):
@@ -73,16 +77,32 @@ def set_on_signals(event: threading.Event) -> None:
     Event.wait, or Event.set of an earlier signal, it needs the lock that these hold; and it does
     not run at all while the main thread waits if another thread was given the signal.
     """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    if _TELLS_SENDER:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
 
     def tell() -> None:
-        os.read(reader, 1)
+        while _sender(reader) != os.getpid():
+            pass
         event.set()
 
     threading.Thread(target=tell, name="signals", daemon=True).start()
     _on_signals(lambda number, frame: None)
+
+
+def _sender(reader: socket.socket) -> int:
+    """Wait for a byte in the wakeup socket; the process that wrote it.
+
+    A process that a library forked has our handlers and our end of the socket too, and a SIGTERM
+    that ends it is not for us. (OpenVINO's telemetry did that, on busy machines.)
+    """
+    if not _TELLS_SENDER:
+        reader.recv(1)
+        return os.getpid()
+    _, messages, _, _ = reader.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+    return int(_CREDENTIALS.unpack(messages[0][2])[0]) if messages else os.getpid()
 
 
 def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:

@@ -43,6 +43,23 @@ entry.start("sleeper")
 """
 
 
+# Waits for a signal, while a child that is forked and has the same handlers gets one of its own.
+FORKED = """
+import os, signal, threading
+from fedefm_ros.runner import set_on_signals
+told = threading.Event()
+set_on_signals(told)
+child = os.fork()
+if child == 0:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(0)
+os.waitpid(child, 0)
+print("by the child:", told.wait(1.0))
+os.kill(os.getpid(), signal.SIGTERM)
+print("by its own:", told.wait(60.0))
+"""
+
+
 @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT] * 2])
 def test_a_signal_during_the_imports_ends_the_process_with_code_0(numbers: list[int]) -> None:
     code = INTERRUPTED.format(numbers=[int(number) for number in numbers])
@@ -50,6 +67,13 @@ def test_a_signal_during_the_imports_ends_the_process_with_code_0(numbers: list[
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere sockets do not tell who wrote")
+def test_a_signal_to_a_forked_child_does_not_end_the_node() -> None:
+    pytest.importorskip("rclpy", reason="needs ROS 2: pip install the extra 'ros'")
+    output = subprocess.check_output([sys.executable, "-c", FORKED], text=True, timeout=TIMEOUT_S)
+    assert output == "by the child: False\nby its own: True\n"
 
 
 def test_no_import_of_its_own_is_large() -> None:

@@ -191,3 +191,13 @@ def test_a_graph_with_other_outputs_is_refused(model: Path, tmp_path: Path) -> N
     retyped.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
     with pytest.raises(ModelFileError, match="must be uint8"):
         open_runtime(saved(retyped, model, tmp_path))
+
+
+def test_openvino_reports_to_nobody():
+    """Its telemetry forks a process at import, and may end it with a signal."""
+    code = (
+        "import sys; from fedefm_core.perception import open_runtime; open_runtime(None, "
+        "'openvino'); print([name for name in sys.modules if 'openvino_telemetry.' in name])"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert output == "[]\n"
