@@ -236,3 +236,11 @@ def test_each_kind_comes_in_turn(tmp_path):
         list(
             write_dataset(DatasetPlan(1, 8, TINY, kind="each", sequence=True), tmp_path / "other")
         )
+
+
+def test_backgrounds_that_are_not_there_are_told_before_anything_is_drawn(tmp_path):
+    for missing in ({"path": "nowhere"}, {"path": str(tmp_path), "polygons": "nowhere"}):
+        settings = SimulationSettings(size=64, backgrounds=[{**missing, "share": 1e-9}])
+        with pytest.raises(SimulationError, match=r"nowhere do(es)? not exist"):
+            list(write_dataset(DatasetPlan(1, 2, settings), tmp_path / "out"))
+        assert not (tmp_path / "out").exists()

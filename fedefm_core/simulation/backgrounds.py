@@ -60,6 +60,14 @@ def random_projection(rng: Rng, settings: BackgroundSettings, size: int) -> Imag
     return crop_view(rng, views[int(rng.integers(len(views)))], size)
 
 
+def check_backgrounds(settings: BackgroundSettings) -> None:
+    """Raise SimulationError for paths that do not exist, before many frames are drawn."""
+    if not settings.path.exists():
+        raise SimulationError(f"The background images {settings.path} do not exist")
+    if settings.polygons is not None and not settings.polygons.is_dir():
+        raise SimulationError(f"The folder of polygons {settings.polygons} does not exist")
+
+
 def unlabelled_lines(grey: npt.NDArray[np.uint8]) -> Mask:
     """(H, W) bool: dark lines of the width of instruments, with a margin.
 
@@ -101,8 +109,7 @@ def _ridge_strength(grey: npt.NDArray[np.uint8], sigma: float) -> Image:
 @cache
 def _load_pictures(settings: BackgroundSettings) -> list[Picture]:
     """All pictures of the source, in its order. Raises SimulationError when there is none."""
-    if settings.polygons is not None and not settings.polygons.is_dir():
-        raise SimulationError(f"The folder of polygons {settings.polygons} does not exist")
+    check_backgrounds(settings)
     pictures = []
     for path in _files(settings):
         for frame in open_source(path):
@@ -122,6 +129,7 @@ def _load_pictures(settings: BackgroundSettings) -> list[Picture]:
 
 @cache
 def _load_views(settings: BackgroundSettings) -> list[Image]:
+    check_backgrounds(settings)
     views: list[Image] = []
     for path in _files(settings):
         views += load_views(path, settings.views, _VIEW_SEED)
@@ -131,8 +139,6 @@ def _load_views(settings: BackgroundSettings) -> list[Image]:
 
 
 def _files(settings: BackgroundSettings) -> list[Path]:
-    if not settings.path.exists():
-        raise SimulationError(f"The background images {settings.path} do not exist")
     if settings.path.is_file():
         return [settings.path]
     files = sorted(path for path in settings.path.iterdir() if path.is_file())

@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from fedefm_core.errors import OutputError, SimulationError
 from fedefm_core.provenance import package_versions, provenance
+from fedefm_core.simulation.backgrounds import check_backgrounds
 from fedefm_core.simulation.contact_sheet import draw_contact_sheet
 from fedefm_core.simulation.scene import simulate_frame
 from fedefm_core.simulation.sequence import insertion_frame, random_insertion
@@ -85,6 +86,8 @@ def write_dataset(plan: DatasetPlan, folder: Path, workers: int = 1) -> Iterator
     possible = KINDS if plan.sequence else (*KINDS, EACH)
     if plan.kind is not None and plan.kind not in possible:
         raise SimulationError(f"'kind' must be one of {', '.join(possible)} (got '{plan.kind}')")
+    for background in plan.settings.backgrounds:
+        check_backgrounds(background)  # now, not at the first frame that is drawn on one
     entries = _open_folder(plan, folder)
     yield from (False for _ in entries)
     missing = [index for index in range(plan.count) if frame_name(index) not in entries]
