@@ -84,9 +84,9 @@ def set_on_signals(event: threading.Event) -> None:
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
 
     def tell() -> None:
-        while _sender(reader) != os.getpid():
-            pass
-        event.set()
+        while True:  # to the end, for the socket is closed with this thread, and signals go on
+            if _sender(reader) == os.getpid():
+                event.set()
 
     threading.Thread(target=tell, name="signals", daemon=True).start()
     _on_signals(lambda number, frame: None)
