@@ -28,6 +28,14 @@ def large_data_environment(
     return {**kept, "ROS_DOMAIN_ID": str(domain), TRANSPORT_VARIABLE: LARGE_DATA}
 
 
+def large_data_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What a launch file adds to environment for the same; it can change variables, not remove
+    them."""
+    wide = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "0"}
+    undone = {name: wide[name] for name in LOCALHOST_VARIABLES if name in environment}
+    return {TRANSPORT_VARIABLE: LARGE_DATA, **undone}
+
+
 def claim_domain() -> tuple[int, socket.socket]:
     """A ROS domain that nobody on this machine uses, and the socket that holds it while open.
 

@@ -13,7 +13,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
 from fedefm_ros.entry import END_WITH
-from fedefm_ros.transport import LARGE_DATA, LOCALHOST_VARIABLES, TRANSPORT_VARIABLE
+from fedefm_ros.transport import large_data_variables
 from launch import LaunchContext, LaunchDescription
 
 NAME = "motion_guard_node"
@@ -63,17 +63,10 @@ def nodes(context: LaunchContext) -> list[Node]:
         ros_arguments=["--log-level", given["log_level"]],
         additional_env={
             END_WITH: str(os.getpid()),
-            **(large_data_transport() if given["transport"] == "large_data" else {}),
+            **(large_data_variables() if given["transport"] == "large_data" else {}),
         },
         output="screen",
         respawn=True,
         respawn_delay=1.0,
     )
     return [guard]
-
-
-def large_data_transport() -> dict[str, str]:
-    """Environment for masks of some megabytes over Fast DDS, see 'Transport' in docs/ros.md."""
-    wide = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "0"}
-    undone = {name: wide[name] for name in LOCALHOST_VARIABLES if name in os.environ}
-    return {TRANSPORT_VARIABLE: LARGE_DATA, **undone}

@@ -16,7 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from fedefm_ros.entry import END_WITH
-from fedefm_ros.transport import LARGE_DATA, LOCALHOST_VARIABLES, TRANSPORT_VARIABLE
+from fedefm_ros.transport import large_data_variables
 from launch import LaunchContext, LaunchDescription
 
 PACKAGE = "fedefm_ros"
@@ -150,9 +150,7 @@ def transport_environment(transport: str, has_source: bool) -> dict[str, str]:
     """Environment for images of some megabytes over Fast DDS, see 'Transport' in docs/ros.md."""
     if transport == "default" or (transport == "auto" and not has_source):
         return {}
-    wide = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_LOCALHOST_ONLY": "0"}
-    undone = {name: wide[name] for name in LOCALHOST_VARIABLES if name in os.environ}
-    return {TRANSPORT_VARIABLE: LARGE_DATA, **undone}
+    return large_data_variables()
 
 
 def number(name: str, value: str, minimum: float, maximum: float) -> float:

@@ -69,7 +69,6 @@ def test_a_signal_during_the_imports_ends_the_process_with_code_0(numbers: list[
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere sockets do not tell who wrote")
 def test_a_signal_to_a_forked_child_does_not_end_the_node() -> None:
     pytest.importorskip("rclpy", reason="needs ROS 2: pip install the extra 'ros'")
     output = subprocess.check_output([sys.executable, "-c", FORKED], text=True, timeout=TIMEOUT_S)
@@ -82,7 +81,6 @@ def test_no_import_of_its_own_is_large() -> None:
     assert output == "set()\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
 def test_a_node_ends_with_a_parent_that_was_killed() -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True
@@ -94,7 +92,6 @@ def test_a_node_ends_with_a_parent_that_was_killed() -> None:
     assert output == ""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
 def test_a_node_whose_starter_is_gone_already_ends_at_once() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

@@ -29,12 +29,8 @@ from fedefm_core.export import model as exporting  # noqa: E402
 from fedefm_core.export import onnx as to_file  # noqa: E402
 from fedefm_core.export.parity import LIMITS  # noqa: E402
 from fedefm_core.networks import save_weights  # noqa: E402
-from fedefm_core.networks.wirenet import (  # noqa: E402
-    Wirenet,
-    WirenetSettings,
-    decide,
-    normalise,
-)
+from fedefm_core.networks.segmentation import decide, normalise  # noqa: E402
+from fedefm_core.networks.wirenet import Wirenet, WirenetSettings  # noqa: E402
 from fedefm_core.perception import ModelMetadata, open_runtime, read_metadata  # noqa: E402
 from fedefm_core.perception.contract import verify_graph  # noqa: E402
 

@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from launch_files import FOLDER, declared, environment, load, started
 
 from fedefm_ros.entry import END_WITH
 from fedefm_ros.transport import LARGE_DATA, TRANSPORT_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LAUNCH_FILE = REPOSITORY / "launch" / "segment.launch.py"
+LAUNCH_FILE = FOLDER / "segment.launch.py"
+DECLARED = declared(LAUNCH_FILE)
 DOCUMENT = REPOSITORY / "docs" / "ros.md"
 ARGUMENTS = [
     "model",
@@ -34,20 +34,9 @@ ARGUMENTS = [
 ]
 
 
-def declared() -> dict[str, dict[str, object]]:
-    """Argument -> keywords, read from the source, without launch."""
-    found = {}
-    for node in ast.walk(ast.parse(LAUNCH_FILE.read_text())):
-        name = getattr(getattr(node, "func", None), "id", "")
-        if isinstance(node, ast.Call) and name == "DeclareLaunchArgument":
-            keywords = {word.arg: ast.literal_eval(word.value) for word in node.keywords}
-            found[ast.literal_eval(node.args[0])] = keywords
-    return found
-
-
 def test_arguments_are_those_promised_and_described() -> None:
-    assert list(declared()) == ARGUMENTS
-    for name, keywords in declared().items():
+    assert list(DECLARED) == ARGUMENTS
+    for name, keywords in DECLARED.items():
         assert keywords["description"], name
         assert "default_value" in keywords, name
 
@@ -58,7 +47,7 @@ def test_choices_are_those_of_the_parameters() -> None:
 
     specs = {spec.name: spec for spec in SPECS}
     for name in ("runtime", "image_transport"):
-        assert tuple(declared()[name]["choices"]) == ("", *specs[name].choices)
+        assert tuple(DECLARED[name]["choices"]) == ("", *specs[name].choices)
 
 
 def test_the_range_of_the_rate_is_that_of_the_parameter() -> None:
@@ -72,7 +61,7 @@ def test_the_range_of_the_rate_is_that_of_the_parameter() -> None:
 def test_arguments_and_defaults_are_documented() -> None:
     section = DOCUMENT.read_text().partition("## Launch")[2]
     rows = re.findall(r"^\| `(\w+)` \| (\S*) ?\|", section, re.MULTILINE)
-    assert rows == [(name, str(word["default_value"])) for name, word in declared().items()]
+    assert rows == [(name, str(word["default_value"])) for name, word in DECLARED.items()]
 
 
 def test_the_file_holds_no_event_handlers() -> None:
@@ -84,21 +73,7 @@ def test_the_file_holds_no_event_handlers() -> None:
 
 @pytest.fixture
 def launch_file() -> ModuleType:
-    pytest.importorskip("launch_ros", reason="needs ROS 2's launch_ros, which has no wheel")
-    spec = importlib.util.spec_from_file_location("segment_launch", LAUNCH_FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def started(launch_file: ModuleType, **given: str) -> list:
-    """The nodes that these arguments start."""
-    from launch import LaunchContext
-
-    context = LaunchContext()
-    for name, keywords in declared().items():
-        context.launch_configurations[name] = given.get(name, str(keywords["default_value"]))
-    return launch_file.nodes(context)
+    return load(LAUNCH_FILE)
 
 
 def test_a_live_topic_starts_one_node_and_keeps_the_robots_transport(
@@ -113,11 +88,6 @@ def test_a_live_topic_starts_one_node_and_keeps_the_robots_transport(
 def ends_all(node: Any) -> bool:
     """Whether the end of this node is that of the launch."""
     return bool(node._ExecuteLocal__on_exit)
-
-
-def environment(node: Any) -> dict[str, str]:
-    """What a node is started with besides launch's own environment."""
-    return {name[0].text: value[0].text for name, value in node.additional_env}
 
 
 def test_a_source_adds_the_playback_node_and_sets_both_ends(launch_file: ModuleType) -> None:

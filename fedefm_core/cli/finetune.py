@@ -35,9 +35,8 @@ def finetune(
 
     overrides = list(override or [])
     if init is not None:
-        overrides.append(
-            f"init={json.dumps(str(init))}"
-        )  # a JSON string is YAML, whatever is in it
+        quoted = json.dumps(str(init))  # a JSON string is YAML, whatever is in it
+        overrides.append(f"init={quoted}")
     settings = load_settings(FinetuneSettings, config, overrides)
     try:
         best = finetune(settings, out, resume)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedefm_core.networks.foundation import FoundationNetwork, FoundationOutput
-from fedefm_core.networks.wirenet import normalise
+from fedefm_core.networks.segmentation import normalise
 
 Images = npt.NDArray[np.uint8]
 _NEWTON_STEPS = 200  # at most, of the linear probe's optimiser

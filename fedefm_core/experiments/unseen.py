@@ -168,7 +168,7 @@ Rates = dict[tuple[Place, Measure], float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that was trained. rates: chosen, for the head and for the features. spread: what grey
+    """All that was trained. rates: chosen, for the head and for the features. grey: what grey
     levels alone tell, see unseen_cell.grey_levels."""
 
     results: Results

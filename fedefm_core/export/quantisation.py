@@ -10,7 +10,6 @@ channel, biases float.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ import onnx
 
 from fedefm_core.errors import ModelFileError
 from fedefm_core.export.onnx import IMAGE
+from fedefm_core.perception.runtimes.telemetry import silence_openvino
 
 Image = npt.NDArray[np.uint8]
 
@@ -85,8 +85,8 @@ def convolutions_of(nodes: Sequence[onnx.NodeProto], part: str) -> list[str]:
 
 
 def _import_nncf() -> Any:
-    """Import NNCF, silenced: it reports its use to its makers unasked, through this package."""
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    """Import NNCF, silenced."""
+    silence_openvino()
     import nncf
 
     nncf.set_log_level(logging.ERROR)

@@ -7,7 +7,6 @@ exactly those of the run, whatever the algorithm, its parts and its topology.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -61,7 +60,7 @@ def rehearse(settings: PretrainSettings) -> Iterator[Spent]:
     carrier = InProcess(counters, tiny, MemoryShelf(), model_bytes=state_bytes(federation.start))
     algorithm = ALGORITHMS[settings.algorithm.name]
     steps = sent = 0
-    for round in itertools.islice(itertools.count(), MOST_ROUNDS):
+    for round in range(MOST_ROUNDS):
         carrier.begin(round, cut_off(settings, carrier.silos, round))
         algorithm.train_round(settings.algorithm, carrier, federation.schedule, round)
         carrier.end()

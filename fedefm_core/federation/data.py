@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedefm_core.corpora import Corpus, SiloData, Split, gather
 from fedefm_core.errors import FederationError
-from fedefm_core.networks.wirenet import normalise
+from fedefm_core.networks.segmentation import normalise
 
 
 @dataclass(frozen=True)

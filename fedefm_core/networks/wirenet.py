@@ -20,12 +20,8 @@ from fedefm_core.networks.segmentation import (
     ResidualBlock,
     cell_head,
     conv_norm,
-    decide,
-    normalise,
     tip_head,
 )
-
-__all__ = ["STRIDE", "ResidualBlock", "Wirenet", "WirenetSettings", "decide", "normalise"]
 
 
 class WirenetSettings(Settings):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,10 +13,9 @@ import numpy.typing as npt
 from fedefm_core.errors import RuntimeUnavailableError
 from fedefm_core.perception.metadata import ModelMetadata
 from fedefm_core.perception.runtimes.base import NetworkOutput, Runtime
+from fedefm_core.perception.runtimes.telemetry import silence_openvino
 
-# To import OpenVINO reports its use to its makers unasked, from a process that it forks and, when
-# that takes too long, ends with a signal: through this package, which it can do without.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+silence_openvino()
 
 import openvino as ov  # noqa: E402
 
