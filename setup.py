@@ -64,6 +64,7 @@ EXTRAS = {
     "federated": ["nvflare>=2.9"],
     "test": [
         "hypothesis>=6.112",
+        "psutil>=6.0",
         "pytest>=8.3",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",

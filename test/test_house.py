@@ -42,7 +42,7 @@ IGNORED_FOLDERS = {
 LAYERS = [
     {"errors"},
     {"config"},
-    {"provenance"},
+    {"provenance", "workers"},
     {"frames", "models"},
     {"perception"},
     {"simulation"},

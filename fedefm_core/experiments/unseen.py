@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,6 +43,7 @@ from fedefm_core.experiments.unseen_cell import (
     task_sha256,
 )
 from fedefm_core.federation.settings import PretrainSettings
+from fedefm_core.workers import end_with_parent
 
 Measure = Literal["head", "silos", "lda", "linear", "knn", "wires"]
 Budget = Literal["steps", "bytes"]
@@ -454,16 +453,8 @@ def _parallel(jobs: Jobs, workers: int) -> Iterator[tuple[Key, CellResult]]:
 
 
 def _start_worker() -> None:
-    """One core, least priority is the caller's; and an end when the study's process ends."""
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
 def _progress(

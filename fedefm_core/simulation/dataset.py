@@ -36,6 +36,7 @@ from fedefm_core.simulation.scene import simulate_frame
 from fedefm_core.simulation.sequence import insertion_frame, random_insertion
 from fedefm_core.simulation.settings import SimulationSettings
 from fedefm_core.simulation.truth import KINDS, InstrumentTruth, SimulatedFrame
+from fedefm_core.workers import end_with_parent
 
 TRUTH_FILE = "truth.json"
 PARTIAL_FILE = "truth.partial.jsonl"
@@ -157,6 +158,7 @@ def _draw(
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process tells the workers to end
+    end_with_parent()
     cv2.setNumThreads(1)
 
 
