@@ -223,10 +223,26 @@ def pictures(root: Path) -> None:
             write(root / f"masks/{number}.png", box(1))
 
 
+def coco(root: Path) -> None:
+    rows, columns = BOX
+    # OpenCV fills a polygon's border too: these corners are the centres of the box's own pixels.
+    corners = [columns.start, rows.start, columns.stop - 1, rows.start]
+    corners += [columns.stop - 1, rows.stop - 1, columns.start, rows.stop - 1]
+    square = [value + 0.5 for value in corners]
+    images = [{"id": number, "file_name": f"{number}.png"} for number in range(6)]
+    for number in range(6):
+        write(root / f"images/{number}.png", picture(number))
+    kinds = [{"id": 7, "name": "catheter"}, {"id": 9, "name": "guidewire"}]
+    drawn = [{"image_id": n, "category_id": 7, "segmentation": [square]} for n in range(6)]
+    content = {"images": images, "categories": kinds, "annotations": drawn}
+    (root / "annotations.json").write_text(json.dumps(content))
+
+
 TREES = {
     "arcade": arcade,
     "cathaction": cathaction,
     "chase_db1": chase_db1,
+    "coco": coco,
     "decathlon": decathlon,
     "drive": drive,
     "eianimal": eiphantom,

@@ -19,6 +19,7 @@ EXPECTED = {
     "arcade": ({"train": 5, "validation": 2, "test": 2}, 9, 9, "background vessel"),
     "cathaction": ({"train": 12, "test": 3}, 15, 5, "background instrument"),
     "chase_db1": ({"train": 8, "test": 4}, 12, 6, "background vessel"),
+    "coco": ({None: 6}, 6, 6, "background catheter guidewire"),
     "decathlon": ({"train": 16, "test": 4}, 16, 5, "background Vessel Tumour"),
     "drive": ({"train": 5, "test": 2}, 5, 7, "background vessel"),
     "eianimal": ({"train": 3}, 3, 3, "background catheter guidewire"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import signal
@@ -17,10 +18,17 @@ from torch import Tensor
 from fedefm_core.config import parse_settings
 from fedefm_core.errors import ConfigError, OutputError, WeightsError
 from fedefm_core.finetuning import FinetuneSettings, finetune
-from fedefm_core.finetuning.data import PoolSampler, PoolStream, Sample, tip_heatmap
+from fedefm_core.finetuning.data import (
+    PoolSampler,
+    PoolStream,
+    Sample,
+    read_pool,
+    tip_heatmap,
+)
 from fedefm_core.finetuning.losses import SegmentationLoss, tip_loss
-from fedefm_core.finetuning.segmentation import _interrupts_held, learning_rate
+from fedefm_core.finetuning.optimiser import learning_rate
 from fedefm_core.finetuning.settings import AugmentationSettings, LossSettings
+from fedefm_core.finetuning.training import interrupts_held
 from fedefm_core.frames import to_grey8
 from fedefm_core.networks import load_network, read_weights_header, save_weights
 from fedefm_core.networks.wirenet import Wirenet, WirenetSettings
@@ -120,7 +128,7 @@ def test_the_heat_map_peaks_at_the_cell_of_the_tip() -> None:
 
 def test_every_second_batch_holds_whole_frames(pool: Path) -> None:
     chosen = settings()
-    stream = PoolStream(pool, chosen)
+    stream = PoolStream(read_pool(pool), chosen)
     shapes = [
         [tuple(stream[item].image.shape) for item in items] for items in PoolSampler(chosen, 0)
     ]
@@ -134,14 +142,14 @@ def test_a_sampler_that_starts_later_gives_the_same_batches() -> None:
 
 
 def test_a_sample_depends_on_its_index_alone(pool: Path) -> None:
-    one, other = PoolStream(pool, settings()), PoolStream(pool, settings())
+    one, other = PoolStream(read_pool(pool), settings()), PoolStream(read_pool(pool), settings())
     first, again = one[(3, False)], other[(3, False)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first.image, one[(2, False)].image)
 
 
 def test_crops_show_instruments_as_often_as_asked(pool: Path) -> None:
-    always = PoolStream(pool, settings(instrument_share=1.0, crop=32))
+    always = PoolStream(read_pool(pool), settings(instrument_share=1.0, crop=32))
     shown = [bool(((always[(i, False)].labels) > 0).any()) for i in range(30)]
     assert all(shown)
 
@@ -160,17 +168,25 @@ def test_the_rate_falls_to_zero_and_jumps_back_at_a_restart() -> None:
     assert all(math.isfinite(rate) for rate in rates)
 
 
-@pytest.mark.parametrize("function", ["_step", "_forward", "evaluate", "_keep_best"])
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        ("training", "_step"),
+        ("segmentation", "forward"),
+        ("segmentation", "evaluate"),
+        ("training", "_keep_best"),
+    ],
+)
 def test_an_interrupted_run_goes_on_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, function: str
 ) -> None:
     """Wherever Ctrl-C comes: in the middle of a step or of a validation."""
-    from fedefm_core.finetuning import segmentation
+    code = importlib.import_module(f"fedefm_core.finetuning.{module}")
 
     chosen = settings(pool_frames=4, save_every_steps=100)
     finetune(chosen, tmp_path / "whole")
 
-    real, calls = getattr(segmentation, function), []
+    real, calls = getattr(code, function), []
 
     def interrupted(*arguments: object) -> object:
         calls.append(1)
@@ -180,11 +196,11 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
         return result
 
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(segmentation, function, interrupted)
+    monkeypatch.setattr(code, function, interrupted)
     with pytest.raises(KeyboardInterrupt):
         finetune(chosen, tmp_path / "parts")
     assert signal.getsignal(signal.SIGINT) is handler
-    monkeypatch.setattr(segmentation, function, real)
+    monkeypatch.setattr(code, function, real)
     finetune(chosen, tmp_path / "parts", resume=True)
 
     for name in ("best", "last", "state"):
@@ -198,7 +214,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
 
 def test_a_second_interrupt_ends_the_run_at_once() -> None:
-    with _interrupts_held() as interrupted:
+    with interrupts_held() as interrupted:
         assert not interrupted()
         signal.raise_signal(signal.SIGINT)
         assert interrupted()
@@ -209,9 +225,9 @@ def test_a_second_interrupt_ends_the_run_at_once() -> None:
 def test_a_killed_run_writes_each_step_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedefm_core.finetuning import segmentation
+    from fedefm_core.finetuning import training
 
-    step, calls = segmentation._step, []
+    step, calls = training._step, []
 
     def killed(*arguments: object) -> dict[str, float]:
         calls.append(1)
@@ -220,7 +236,7 @@ def test_a_killed_run_writes_each_step_once(
         return step(*arguments)  # type: ignore[arg-type]
 
     chosen = settings(save_every_steps=2)
-    monkeypatch.setattr(segmentation, "_step", killed)
+    monkeypatch.setattr(training, "_step", killed)
     with pytest.raises(MemoryError):
         finetune(chosen, tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as lines:
@@ -245,7 +261,7 @@ def test_deep_pictures_of_a_pool_are_windowed_as_at_inference(tmp_path: Path) ->
     for _ in write_dataset(DatasetPlan(chosen.seed, 1, chosen.simulation), tmp_path):
         pass
     expected = to_grey8(simulate_frame(chosen.seed, 0, chosen.simulation).frame)
-    image = PoolStream(tmp_path, chosen)[(0, True)].image[0].numpy()
+    image = PoolStream(read_pool(tmp_path), chosen)[(0, True)].image[0].numpy()
     np.testing.assert_array_equal(np.bincount(image.ravel()), np.bincount(expected.ravel()))
 
 

@@ -24,13 +24,16 @@ PUBLIC = {
     "fedefm_core.experiments": "",
     "fedefm_core.export": "",
     "fedefm_core.federation": "",
-    "fedefm_core.finetuning": "FinetuneSettings finetune",
+    "fedefm_core.finetuning": """
+        ClassificationSettings DistillSettings FinetuneSettings distill finetune load_run_settings
+    """,
     "fedefm_core.frames": """
         Frame FrameLimits FrameSource Spacing Window open_source to_grey8
     """,
     "fedefm_core.models": "",
     "fedefm_core.networks": """
-        ARCHITECTURES build_network load_network load_weights read_weights_header save_weights
+        ARCHITECTURES build_network load_network load_segmenter load_weights
+        read_weights_header save_weights
     """,
     "fedefm_core.perception": """
         BACKGROUND CATHETER CLASS_NAMES GUIDEWIRE INSTRUMENT_KINDS

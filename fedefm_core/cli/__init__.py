@@ -4,13 +4,16 @@
 from fedefm_core.cli import (  # noqa: F401 - each adds its verb to app
     bench,
     check,
+    compare_models,
     compare_statistics,
+    distill,
     evaluate,
     experiment,
     export,
     finetune,
     predict,
     pretrain,
+    report_runs,
     simulate,
     topology,
 )

@@ -28,7 +28,7 @@ def evaluate(
         list[str] | None, typer.Option("--set", help="Override a setting: tip_gate_px=30.")
     ] = None,
 ) -> None:
-    """Measure Dice, IoU, clDice, centerline F1 and tip errors; docs/metrics.md defines them."""
+    """Measure overlap, centerlines, distances, calibration and tips; docs/metrics.md has all."""
     from fedefm_core.cli.progress import expected_frames, progress
     from fedefm_core.cli.report import check_report_path, write_json
     from fedefm_core.config import load_settings
@@ -82,11 +82,12 @@ def check_names(images: Path) -> None:
 def show(report: dict[str, Any]) -> None:
     """Print what a person wants to know first."""
     from fedefm_core.cli.report import print_table
-    from fedefm_core.evaluation.tables import line_table, region_table, tip_table
+    from fedefm_core.evaluation.tables import class_table, line_table, region_table, tip_table
 
     model, frames = report["model"], len(report["frames"])
     typer.echo(f"{model['name']} ({model['precision']}) on {model['runtime']}, {frames} frames")
     print_table(region_table(report["groups"]))
+    print_table(class_table(report["groups"]))
     if report["no_tips_because"] is None:
         print_table(tip_table(report["groups"]))
         if report["groups"]["all"]["lines"] is not None:

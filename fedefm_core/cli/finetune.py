@@ -29,15 +29,14 @@ def finetune(
         typer.Option("--set", help="Override a setting: optimiser.learning_rate=1e-3."),
     ] = None,
 ) -> None:
-    """Train a segmenter from the simulator stream; interrupt and resume at any time."""
-    from fedefm_core.config import load_settings
-    from fedefm_core.finetuning import FinetuneSettings, finetune
+    """Train a segmenter or a classifier; interrupt and resume at any time."""
+    from fedefm_core.finetuning import finetune, load_run_settings
 
     overrides = list(override or [])
     if init is not None:
         quoted = json.dumps(str(init))  # a JSON string is YAML, whatever is in it
         overrides.append(f"init={quoted}")
-    settings = load_settings(FinetuneSettings, config, overrides)
+    settings = load_run_settings(config, overrides)
     try:
         best = finetune(settings, out, resume)
     except KeyboardInterrupt:

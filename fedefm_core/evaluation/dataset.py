@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedefm_core.errors import TruthError
 from fedefm_core.evaluation.evaluate import (
     EvaluationSettings,
@@ -24,7 +26,10 @@ from fedefm_core.evaluation.truth import (
     read_mask,
     read_truth,
 )
-from fedefm_core.perception import Segmenter
+from fedefm_core.frames import Frame
+from fedefm_core.perception import Instrument, Segmenter, find_instruments
+from fedefm_core.perception.preprocess import preprocess
+from fedefm_core.perception.types import FloatArray, LabelMap
 from fedefm_core.provenance import provenance
 
 
@@ -67,9 +72,43 @@ def score_frames(
         height, width = named.frame.pixels.shape
         mask = read_mask(ground_truth.masks, named.name, (height, width))
         truth = ground_truth.of(named.name)
-        segmenter.reset()
-        found = segmenter.process(named.frame)
-        yield score_frame(named.name, found.label_map, found.instruments, mask, truth, settings)
+        seen = look(segmenter, named.frame)
+        yield score_frame(
+            named.name,
+            seen.label_map,
+            seen.instruments,
+            mask,
+            truth,
+            settings,
+            seen.probability,
+            mm_per_px(named.frame),
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One frame through network and instruments, without the tracker; probability: (H, W), 0 to 1,
+    that 'an instrument' or 'none' is right, as label_map (H, W) has it."""
+
+    label_map: LabelMap
+    probability: FloatArray
+    instruments: tuple[Instrument, ...]
+
+
+def look(segmenter: Segmenter, frame: Frame) -> Seen:
+    """What the model makes of this frame alone, in the frame's own pixels."""
+    image, box = preprocess(frame, segmenter.runtime.metadata.input_size)
+    output = segmenter.runtime.infer(image)
+    instruments = find_instruments(output, box, segmenter.settings.instruments)
+    probability = box.label_map_to_input(output.probability).astype(np.float64) / 255
+    return Seen(box.label_map_to_input(output.label_map), probability, instruments)
+
+
+def mm_per_px(frame: Frame) -> float | None:
+    """Mean of the spacings of rows and columns: at the patient where calibrated, else at the
+    detector; None where the file says neither."""
+    spacing = frame.spacing.pixel_spacing_mm or frame.spacing.imager_pixel_spacing_mm
+    return None if spacing is None else (spacing[0] + spacing[1]) / 2
 
 
 def evaluation_report(

@@ -130,6 +130,35 @@ REGION_METRICS: dict[str, Callable[[RegionCounts], FloatArray]] = {
 }
 
 
+def confusion(predicted: npt.NDArray[np.uint8], true: npt.NDArray[np.uint8]) -> IntArray:
+    """(3, 3): pixels by true class (row) and predicted class (column); both (H, W) of 0, 1, 2."""
+    pairs = 3 * true.astype(np.int64).ravel() + predicted.ravel()
+    return np.bincount(pairs, minlength=9).reshape(3, 3)
+
+
+def mean_iou(counts: npt.ArrayLike, with_background: bool) -> FloatArray:
+    """Mean over classes of the Jaccard index of confusion matrices (..., 3, 3), the background
+    among them or not. A class that is neither there nor predicted is left out."""
+    matrix = np.asarray(counts, dtype=np.float64)
+    common = np.diagonal(matrix, axis1=-2, axis2=-1)
+    union = matrix.sum(-1) + matrix.sum(-2) - common
+    by_class = _ratio(common, union)
+    return nan_mean(by_class if with_background else by_class[..., 1:])
+
+
+def pixel_accuracy(counts: npt.ArrayLike) -> FloatArray:
+    """Share of all pixels, background too, whose class is right; of (..., 3, 3)."""
+    matrix = np.asarray(counts, dtype=np.float64)
+    return _ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum((-2, -1)))
+
+
+CLASS_METRICS: dict[str, Callable[[npt.ArrayLike], FloatArray]] = {
+    "miou_with_background": lambda counts: mean_iou(counts, True),
+    "miou_without_background": lambda counts: mean_iou(counts, False),
+    "accuracy": pixel_accuracy,
+}
+
+
 @dataclass(frozen=True)
 class TipMatch:
     """Predicted tips of one kind in one frame against the true ones.

@@ -18,6 +18,27 @@ def region_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def class_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A table for people, header first: what is told of all classes together, and of distances."""
+    rows: list[tuple[str, ...]] = [
+        ("images", "mIoU", "and background", "accuracy", "HD95 px", "line px", "F1 1/2/3/5 px")
+    ]
+    for group, summary in groups.items():
+        classes, distances = summary["classes"], summary["distances"]["foreground"]
+        rows.append(
+            (
+                group,
+                _with_interval(classes["miou_without_background"], "mean", 3),
+                _value(classes["miou_with_background"], "mean", 3),
+                _value(classes["accuracy"], "mean", 4),
+                _value(distances["hausdorff95_px"], "mean", 1),
+                _value(distances["centerline_px"], "mean", 2),
+                " / ".join(_value(f1, "mean", 2) for f1 in distances["centerline_f1_at"].values()),
+            )
+        )
+    return rows
+
+
 def tip_table(groups: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A table for people, header first: tip errors of each kind of image and instrument."""
     rows: list[tuple[str, ...]] = [

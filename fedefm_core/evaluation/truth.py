@@ -32,12 +32,14 @@ _PNG_COLOR_TYPE = 25  # position of this byte in every PNG file; 0 is grey
 class FrameTruth:
     """kind: of image, or None when unknown. tips: by instrument kind, (T, 2) x, y in pixels.
 
-    lines: visible stretches, where the truth has centerlines.
+    lines: visible stretches, where the truth has centerlines. instruments: how many there are,
+    None where nobody counted.
     """
 
     kind: str | None
     tips: Mapping[str, FloatArray]
     lines: tuple[LineTruth, ...] = ()
+    instruments: int | None = None
 
 
 def read_mask(folder: Path, name: str, shape: tuple[int, int]) -> LabelMap:
@@ -123,7 +125,7 @@ def _parse_frame(entry: dict[str, Any], where: str) -> FrameTruth:
         if instrument.get("centerline_px") is not None:
             lines.append(_parse_line(instrument, where))
     arrays = {name: np.reshape(points, (-1, 2)) for name, points in tips.items()}
-    return FrameTruth(kind, arrays, tuple(lines))
+    return FrameTruth(kind, arrays, tuple(lines), len(instruments))
 
 
 def _parse_line(instrument: dict[str, Any], where: str) -> LineTruth:

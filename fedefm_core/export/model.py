@@ -27,7 +27,7 @@ from fedefm_core.export.parity import (
 )
 from fedefm_core.export.quantisation import convolutions_of, quantise
 from fedefm_core.frames import Frame, open_source
-from fedefm_core.networks import load_network, read_weights_header
+from fedefm_core.networks import load_segmenter, read_weights_header
 from fedefm_core.perception import ModelMetadata, open_runtime
 from fedefm_core.perception.metadata import weights_sha256
 from fedefm_core.perception.preprocess import preprocess
@@ -99,7 +99,7 @@ def prepare(source: Path, settings: ExportSettings) -> Export:
     _check_seeds(settings, weights.config)
     if settings.calibration_folder is not None:
         open_source(settings.calibration_folder)
-    network = load_network(weights.path)
+    network = load_segmenter(weights.path)
     metadata = describe(weights, settings)
     model = to_onnx(network, settings.input_size)
     for part in settings.keep_float:

@@ -1,7 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of segmenters: settings in, weights out."""
+"""Training on labels and from teachers: settings in, weights out."""
 
-from fedefm_core.finetuning.segmentation import finetune
-from fedefm_core.finetuning.settings import FinetuneSettings
+from fedefm_core.finetuning.distillation import distill
+from fedefm_core.finetuning.finetune import finetune, load_run_settings
+from fedefm_core.finetuning.settings import (
+    ClassificationSettings,
+    DistillSettings,
+    FinetuneSettings,
+)
 
-__all__ = ["FinetuneSettings", "finetune"]
+__all__ = [
+    "ClassificationSettings",
+    "DistillSettings",
+    "FinetuneSettings",
+    "distill",
+    "finetune",
+    "load_run_settings",
+]

@@ -29,7 +29,7 @@ from fedefm_core.errors import TruthError
 from fedefm_core.finetuning.settings import AugmentationSettings, FinetuneSettings
 from fedefm_core.frames import Frame, to_grey8
 from fedefm_core.networks.segmentation import STRIDE
-from fedefm_core.perception.types import INSTRUMENT_KINDS
+from fedefm_core.perception.types import INSTRUMENT_KINDS, UNKNOWN
 from fedefm_core.simulation import (
     InstrumentTruth,
     SimulatedFrame,
@@ -39,7 +39,8 @@ from fedefm_core.simulation import (
 
 
 class Sample(NamedTuple):
-    """image (1, H, W) uint8, labels (1, H, W) uint8, tips (2, H/4, W/4) float32; or batches."""
+    """image (1, H, W) uint8, labels (1, H, W) uint8, tips (2, H/4, W/4) float32, -1 where nobody
+    knows whether there are any; or batches."""
 
     image: Tensor
     labels: Tensor
@@ -78,38 +79,71 @@ class SimulatorStream(Dataset[Sample]):
         return _augmented(sample, self.augment, rng)
 
 
-class PoolStream(Dataset[Sample]):
-    """Samples from a folder that simulate wrote: crops, and every so often whole frames.
+class PoolFrame(NamedTuple):
+    """A frame on disk. mask: None where nothing is labelled. tips: None where nobody knows them.
+    group: what frames of one patient or cine have in common."""
 
-    Indexed by (index, whole): the sample depends on these, the seed and the pool alone.
+    image: Path
+    mask: Path | None
+    tips: list[Tip] | None
+    group: str
+
+
+class PoolStream(Dataset[Sample]):
+    """Samples from frames on disk: crops, and every so often whole frames.
+
+    Indexed by (index, whole): the sample depends on these, the seed and the frames alone. Of
+    unlabelled frames come unlabelled_share of all samples.
     """
 
-    def __init__(self, folder: Path, settings: FinetuneSettings) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        frames: Sequence[PoolFrame],
+        settings: FinetuneSettings,
+        unlabelled: Sequence[PoolFrame] = (),
+        unlabelled_share: float = 0.0,
+    ) -> None:
+        self.frames = frames
         self.settings = settings
-        self.tips = _read_tips(folder)
+        self.unlabelled = unlabelled
+        self.unlabelled_share = unlabelled_share if unlabelled else 0.0
         self.augment = photometric(settings.augmentation)
 
     def __len__(self) -> int:
-        return self.settings.steps * self.settings.batch_size
+        chosen = self.settings
+        return chosen.steps * chosen.optimiser.accumulate * chosen.batch_size
 
     def __getitem__(self, item: tuple[int, bool]) -> Sample:
         index, whole = item
         rng = np.random.default_rng([self.settings.seed, index, 2])
-        name, tips = self.tips[int(rng.integers(len(self.tips)))]
-        image = to_grey8(Frame(_read_png(self.folder / "images" / f"{name}.png")))
-        labels = _read_png(self.folder / "masks" / f"{name}.png")
+        frames = self.frames
+        if self.unlabelled_share > 0 and rng.random() < self.unlabelled_share:
+            frames = self.unlabelled
+        frame = frames[int(rng.integers(len(frames)))]
+        image, labels = read_frame(frame)
+        tips = frame.tips
         if not whole:
             x, y = _crop_corner(rng, labels, self.settings)
             part = np.s_[y : y + self.settings.crop, x : x + self.settings.crop]
             image, labels = image[part], labels[part]
-            tips = [(kind, tip - (x, y)) for kind, tip in tips]
-        sample = Sample(
-            torch.from_numpy(np.ascontiguousarray(image))[None],
-            torch.from_numpy(np.ascontiguousarray(labels))[None],
-            tip_heatmap(tips, labels.shape, self.settings.loss.tip_sigma_cells),
-        )
+            tips = tips and [(kind, tip - (x, y)) for kind, tip in tips]
+        sample = _sample(image, labels, tips, self.settings.loss.tip_sigma_cells)
         return _augmented(sample, self.augment, rng)
+
+
+class WholeFrames(Dataset[Sample]):
+    """Frames on disk as they are, to validate on."""
+
+    def __init__(self, frames: Sequence[PoolFrame], tip_sigma_cells: float) -> None:
+        self.frames = frames
+        self.tip_sigma_cells = tip_sigma_cells
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> Sample:
+        frame = self.frames[index]
+        return _sample(*read_frame(frame), frame.tips, self.tip_sigma_cells)
 
 
 class PoolSampler(Sampler[list[tuple[int, bool]]]):
@@ -120,14 +154,40 @@ class PoolSampler(Sampler[list[tuple[int, bool]]]):
         self.first_step = first_step
 
     def __len__(self) -> int:
-        return self.settings.steps - self.first_step
+        return (self.settings.steps - self.first_step) * self.settings.optimiser.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, bool]]]:
-        size = self.settings.batch_size
+        size, times = self.settings.batch_size, self.settings.optimiser.accumulate
         for step in range(self.first_step, self.settings.steps):
             whole = (step + 1) % self.settings.whole_every == 0
             count = self.settings.whole_batch_size if whole else size
-            yield [(step * size + i, whole) for i in range(count)]
+            for batch in range(step * times, (step + 1) * times):
+                yield [(batch * size + i, whole) for i in range(count)]
+
+
+def read_pool(folder: Path) -> list[PoolFrame]:
+    """The frames of a data set of 'simulate', in its order. Raises TruthError when unfinished."""
+    try:
+        frames = json.loads((folder / "truth.json").read_text())["frames"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TruthError(f"{folder} is no finished data set of simulate: {error}") from error
+    return [
+        PoolFrame(
+            folder / "images" / f"{frame['name']}.png",
+            folder / "masks" / f"{frame['name']}.png",
+            [(i["kind"], np.array(i["tip_px"])) for i in frame["instruments"] if i["tip_px"]],
+            frame["name"],
+        )
+        for frame in frames
+    ]
+
+
+def read_frame(frame: PoolFrame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """(H, W) uint8 image, windowed as at inference, and labels; without a mask, all unknown."""
+    image = to_grey8(Frame(_read_png(frame.image)))
+    if frame.mask is None:
+        return image, np.full(image.shape, UNKNOWN, np.uint8)
+    return image, _read_png(frame.mask)
 
 
 def to_sample(frame: SimulatedFrame, tip_sigma_cells: float) -> Sample:
@@ -137,6 +197,11 @@ def to_sample(frame: SimulatedFrame, tip_sigma_cells: float) -> Sample:
         torch.from_numpy(frame.label_map)[None],
         tip_heatmap(_tips(frame.instruments), frame.label_map.shape, tip_sigma_cells),
     )
+
+
+def unknown_tips(shape: tuple[int, ...]) -> Tensor:
+    """(2, H/4, W/4) float32, all -1: a heat map that teaches nothing."""
+    return torch.full((len(INSTRUMENT_KINDS), shape[0] // STRIDE, shape[1] // STRIDE), -1.0)
 
 
 def tip_heatmap(tips: Sequence[Tip], shape: tuple[int, ...], sigma_cells: float) -> Tensor:
@@ -184,25 +249,24 @@ def _tips(instruments: Sequence[InstrumentTruth]) -> list[Tip]:
     return [(i.kind, i.tip_px) for i in instruments if i.tip_px is not None]
 
 
-def _read_tips(folder: Path) -> list[tuple[str, list[Tip]]]:
-    """Name and tips of every frame of the pool."""
-    try:
-        frames = json.loads((folder / "truth.json").read_text())["frames"]
-    except (OSError, ValueError, KeyError) as error:
-        raise TruthError(f"{folder} is no finished data set of simulate: {error}") from error
-    return [
-        (
-            frame["name"],
-            [(i["kind"], np.array(i["tip_px"])) for i in frame["instruments"] if i["tip_px"]],
-        )
-        for frame in frames
-    ]
+def _sample(
+    image: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    tips: Sequence[Tip] | None,
+    sigma_cells: float,
+) -> Sample:
+    shape = labels.shape
+    return Sample(
+        torch.from_numpy(np.ascontiguousarray(image))[None],
+        torch.from_numpy(np.ascontiguousarray(labels))[None],
+        unknown_tips(shape) if tips is None else tip_heatmap(tips, shape, sigma_cells),
+    )
 
 
 def _read_png(path: Path) -> npt.NDArray[Any]:
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # 8 or 16 bits, as they were written
     if image is None:
-        raise TruthError(f"{path} of the pool cannot be read; delete the pool to draw it anew")
+        raise TruthError(f"{path} cannot be read; delete {path.parents[1]} to have it made anew")
     return np.asarray(image)
 
 
@@ -221,11 +285,15 @@ def _crop_corner(
     return x, y
 
 
-def _augmented(sample: Sample, augment: Compose, rng: np.random.Generator) -> Sample:
+def augmented_image(image: Tensor, augment: Compose, rng: np.random.Generator) -> Tensor:
+    """(1, H, W) uint8 to the same, changed by augment as rng decides."""
     augment.set_random_state(seed=int(rng.integers(2**32)))
-    image = augment(sample.image.float() / 255)
-    image = torch.clamp(torch.as_tensor(np.asarray(image)) * 255 + 0.5, 0, 255).to(torch.uint8)
-    return _flip(sample._replace(image=image), rng)
+    changed = augment(image.float() / 255)
+    return torch.clamp(torch.as_tensor(np.asarray(changed)) * 255 + 0.5, 0, 255).to(torch.uint8)
+
+
+def _augmented(sample: Sample, augment: Compose, rng: np.random.Generator) -> Sample:
+    return _flip(sample._replace(image=augmented_image(sample.image, augment, rng)), rng)
 
 
 def _flip(sample: Sample, rng: np.random.Generator) -> Sample:

@@ -75,9 +75,11 @@ def _with_foreground(classes: Tensor) -> Tensor:
 def tip_loss(logits: Tensor, target: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy to Gaussian targets, summed over known cells, mean over batch and kinds.
 
+    Cells of unknown labels and those whose target is negative are not known.
+
     A proper scoring rule: the heat map tends to the probability of a tip, blurred by the
     target's Gaussian, so that its peak and spread say how sure the network is.
     """
     loss = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     unknown = functional.max_pool2d((labels == UNKNOWN).float(), STRIDE)
-    return (loss * (1 - unknown)).sum(dim=(2, 3)).mean()
+    return (loss * (1 - unknown) * (target >= 0)).sum(dim=(2, 3)).mean()

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from fedefm_core.config import parse_settings
-from fedefm_core.errors import ConfigError
+from fedefm_core.errors import ConfigError, WeightsError
+from fedefm_core.networks.segmentation import SegmentationNetwork
 from fedefm_core.networks.small_cnn import SmallCnn, SmallCnnSettings
 from fedefm_core.networks.vit import Vit, VitSettings
 from fedefm_core.networks.weights import load_weights, read_weights_header, save_weights
@@ -20,6 +21,7 @@ __all__ = [
     "ARCHITECTURES",
     "build_network",
     "load_network",
+    "load_segmenter",
     "load_weights",
     "read_weights_header",
     "save_weights",
@@ -102,3 +104,15 @@ def load_network(path: Path) -> nn.Module:
     network = build_network(header["architecture"], header["settings"])
     load_weights(network, path)
     return network.eval()
+
+
+def load_segmenter(path: Path) -> SegmentationNetwork:
+    """load_network for a segmenter. Raises WeightsError for a network of another task."""
+    header = read_weights_header(path)
+    network = load_network(path)
+    if not isinstance(network, SegmentationNetwork):
+        task = f"another task, {header.get('task', 'pretraining')}"
+        raise WeightsError(
+            f"{path} must be a segmenter (it is a {header['architecture']} of {task})"
+        )
+    return network

@@ -37,3 +37,7 @@ class FoundationNetwork(nn.Module):
     """
 
     head: nn.Linear
+
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        """Prefixes of the encoder's weights, stage by stage from the image on."""
+        raise NotImplementedError

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedefm_core.networks.foundation import FoundationNetwork, FoundationOutput
-from fedefm_core.networks.vit import Transformer, TransformerSettings
+from fedefm_core.networks.vit import Transformer, TransformerSettings, transformer_stages
 
 STRIDE = 16  # of the residual part
 _GROUPS = 32
@@ -53,11 +53,20 @@ class R50Vit(FoundationNetwork):
         self.body = Transformer(positions, settings)
         self.head = nn.Linear(settings.width, settings.classes)
 
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        return hybrid_stages(len(self.body.layers))
+
     def forward(self, image: Tensor) -> FoundationOutput:
         map_bchw = self.embedding(self.stages(self.stem(image)))
         late_bnc, mid_bnc = self.body(map_bchw.flatten(2).mT)
         features_bd = late_bnc.mean(1)
         return FoundationOutput(self.head(features_bd), features_bd, late_bnc, mid_bnc)
+
+
+def hybrid_stages(layers: int) -> list[tuple[str, ...]]:
+    """encoder_stages of a network with residual_part's stem and stages before the transformer."""
+    residual = [("stem",), *((f"stages.{i}",) for i in range(3))]
+    return [*residual, *transformer_stages(layers)]
 
 
 def stage_channels(stem: int) -> list[int]:

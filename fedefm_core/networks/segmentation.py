@@ -15,7 +15,7 @@ from torch.nn import functional
 STRIDE = 4  # pixels a cell of the tip heat map
 
 
-class SegmentationNetwork(nn.Module):
+class SegmentationNetwork(nn.Module, ABC):
     """Base of the networks that are fine-tuned, exported and run on a robot.
 
     forward takes (B, 1, H, W) grey images as normalise gives them, H and W multiples of
@@ -25,8 +25,12 @@ class SegmentationNetwork(nn.Module):
 
     size_multiple: int
 
+    @abstractmethod
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        """Prefixes of the encoder's weights, stage by stage from the image on."""
 
-class CellNetwork(SegmentationNetwork, ABC):
+
+class CellNetwork(SegmentationNetwork):
     """A segmentation network whose class logits come in cells."""
 
     @abstractmethod

@@ -36,6 +36,9 @@ class SmallCnn(FoundationNetwork):
         self.last = nn.Sequential(_Stage(middle, last), _Residual(last))
         self.head = nn.Linear(last, settings.classes)
 
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        return [("stem",), ("middle",), ("last",)]
+
     def forward(self, image: Tensor) -> FoundationOutput:
         middle = self.middle(self.stem(image))
         late = self.last(middle)

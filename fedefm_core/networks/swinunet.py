@@ -80,6 +80,11 @@ class Swinunet(CellNetwork):
         self.class_head = cell_head(widths[0])
         self.tip_head = tip_head(widths[0])
 
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        levels = range(1, len(self.encoder))
+        first = ("embedding", "embedding_norm", "encoder.0")
+        return [first, *((f"down.{i - 1}", f"encoder.{i}") for i in levels)]
+
     def cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x_bhwc = self.embedding_norm(self.embedding(x).permute(0, 2, 3, 1))
         x_bhwc = self.encoder[0](x_bhwc)

@@ -16,6 +16,7 @@ from torch.nn import functional
 from fedefm_core.networks.r50_vit import (
     STRIDE,
     R50BodySettings,
+    hybrid_stages,
     residual_part,
     stage_channels,
 )
@@ -59,6 +60,9 @@ class Transunet(SegmentationNetwork):
         )
         self.class_head = nn.Conv2d(settings.decoder[3], 3, 3, padding=1)
         self.tip_head = tip_head(settings.decoder[1])
+
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        return hybrid_stages(len(self.body.layers))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         half = self.stem[:-1](x)

@@ -35,6 +35,7 @@ class Unet(SegmentationNetwork):
     def __init__(self, settings: UnetSettings) -> None:
         super().__init__()
         self.size_multiple = settings.size_multiple
+        self.levels = len(settings.channels)
         features, cell = settings.features, settings.channels[1]
         self.net = UNet(
             spatial_dims=2,
@@ -54,6 +55,11 @@ class Unet(SegmentationNetwork):
             nn.ReLU(),
             tip_head(cell),
         )
+
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        # MONAI nests its levels: each is the 'submodule' of the one above it.
+        levels = ["net.model" + ".1.submodule" * i for i in range(self.levels)]
+        return [*((f"{level}.0",) for level in levels[:-1]), (levels[-1],)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.net(x)

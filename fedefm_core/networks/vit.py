@@ -47,6 +47,12 @@ class VitSettings(TransformerSettings):
         return self
 
 
+def transformer_stages(layers: int) -> list[tuple[str, ...]]:
+    """encoder_stages of a network with 'embedding' and a Transformer called 'body'."""
+    stages = [("embedding", "body.position"), *((f"body.layers.{i}",) for i in range(layers))]
+    return [*stages[:-1], (*stages[-1], "body.norm")]
+
+
 class Vit(FoundationNetwork):
     """(B, 1, S, S) to FoundationOutput with N = (S / patch_size)² and C = D = width; 'mid' is the
     map after half of the layers."""
@@ -58,6 +64,9 @@ class Vit(FoundationNetwork):
         positions = (settings.image_size // side) ** 2
         self.body = Transformer(positions, settings)
         self.head = nn.Linear(settings.width, settings.classes)
+
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        return transformer_stages(len(self.body.layers))
 
     def forward(self, image: Tensor) -> FoundationOutput:
         late_bnc, mid_bnc = self.body(self.embedding(image).flatten(2).mT)

@@ -13,7 +13,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedefm_core.networks.segmentation import SegmentationNetwork, tip_head
-from fedefm_core.networks.vit import Transformer, TransformerSettings, check_divisible
+from fedefm_core.networks.vit import (
+    Transformer,
+    TransformerSettings,
+    check_divisible,
+    transformer_stages,
+)
 
 _NORM = "batch"
 
@@ -79,6 +84,9 @@ class VitSegmenter(SegmentationNetwork):
         )
         self.class_head = nn.Conv2d(channels[0], 3, 1)
         self.tip_head = tip_head(channels[2])
+
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        return transformer_stages(len(self.body.layers))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *hidden, top = self.body.maps(self.embedding(x), self.after)

@@ -70,6 +70,10 @@ class Wirenet(CellNetwork):
         self.class_head = cell_head(channels[0])
         self.tip_head = tip_head(channels[0])
 
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        levels = range(1, len(self.encoder))
+        return [("stem", "encoder.0"), *((f"down.{i - 1}", f"encoder.{i}") for i in levels)]
+
     def cells(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.encoder[0](self.stem(x))
         skips = [x]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedefm_core.corpora.adapters.angiography import arcade
 from fedefm_core.corpora.adapters.chest import ranzcr_clip
+from fedefm_core.corpora.adapters.coco import coco
 from fedefm_core.corpora.adapters.instruments import cathaction, eianimal, eiphantom, eisimulation
 from fedefm_core.corpora.adapters.pictures import pictures
 from fedefm_core.corpora.adapters.retina import chase_db1, drive
@@ -20,6 +21,7 @@ ADAPTERS: Mapping[str, Adapter] = {
     "arcade": arcade,
     "cathaction": cathaction,
     "chase_db1": chase_db1,
+    "coco": coco,
     "decathlon": decathlon,
     "drive": drive,
     "eianimal": eianimal,
