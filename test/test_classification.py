@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_task_is_refused(table: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("1.2.3,1,0", "1.2.3,1,2", "'CVC - Abnormal' of 1.2.3 must be 0 or 1"),
+        ("1.2.3,1,1", "1.2.3,1,2", "'CVC - Abnormal' of 1.2.3 must be 0 or 1"),
         ("PatientID", "Patient", "has no column 'PatientID'"),
         ("1.2.3,", "1.2.99,", "names 1 images that are not in"),
     ],

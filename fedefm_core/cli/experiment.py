@@ -13,7 +13,7 @@ from fedefm_core.cli.main import app
 if TYPE_CHECKING:
     from fedefm_core.experiments.study import Result
 
-STUDIES = ("real_images", "simulator_ablation", "unseen")
+STUDIES = ("downstream", "real_images", "simulator_ablation", "unseen")
 
 
 @app.command()
@@ -47,6 +47,8 @@ def experiment(
     try:
         if name == "simulator_ablation":
             result = _simulator_ablation(config, out, overrides)
+        elif name == "downstream":
+            result = _downstream(config, out, overrides)
         elif name == "unseen":
             result = _unseen(config, out, overrides)
         else:
@@ -101,6 +103,14 @@ def _simulator_ablation(config: Path, out: Path, overrides: list[str]) -> Result
 
     settings = load_settings(study.SimulatorAblationSettings, config, overrides)
     return study.simulator_ablation(settings, out, lambda line: typer.echo(line, err=True))
+
+
+def _downstream(config: Path, out: Path, overrides: list[str]) -> Result:
+    from fedefm_core.config import load_settings
+    from fedefm_core.experiments import downstream as study
+
+    settings = load_settings(study.DownstreamSettings, config, overrides)
+    return study.downstream(settings, out, lambda line: typer.echo(line, err=True))
 
 
 def _unseen(config: Path, out: Path, overrides: list[str]) -> Result:

@@ -21,7 +21,8 @@ def calibration_counts(probability: FloatArray, right: npt.NDArray[np.bool_]) ->
     where = np.minimum((probability * BINS).astype(np.int64), BINS - 1).ravel()
     columns = (None, probability.ravel(), right.ravel().astype(np.float64))
     bins = [np.bincount(where, column, BINS) for column in columns]
-    return np.stack(bins, axis=1).astype(np.float64)
+    counts: FloatArray = np.stack(bins, axis=1)
+    return counts
 
 
 def expected_calibration_error(counts: FloatArray) -> FloatArray:

@@ -179,7 +179,9 @@ def scores(said: Tensor, truth: Tensor, labels: Sequence[str]) -> dict[str, floa
         both = 0 < truth[:, index].sum() < len(truth)
         metric = ROCAUCMetric(average=Average.MACRO)
         metric(said[:, index], truth[:, index])
-        found[f"auroc_{label}"] = float(metric.aggregate()) if both else float("nan")
+        found[f"auroc_{label}"] = (
+            float(torch.as_tensor(metric.aggregate())) if both else float("nan")
+        )
     known = [value for value in found.values() if not np.isnan(value)]
     found["auroc_mean"] = float(np.mean(known)) if known else float("nan")
     found["accuracy"] = float(((said >= _DECISION) == (truth > 0)).float().mean())
