@@ -31,7 +31,9 @@ def expected_calibration_error(counts: FloatArray) -> FloatArray:
     number, said, right = np.moveaxis(counts, -1, 0)
     total = number.sum(-1)
     gap = np.abs(right - said).sum(-1)
-    return np.divide(gap, total, out=np.full(total.shape, np.nan), where=total > 0)
+    error: FloatArray = np.full(total.shape, np.nan)
+    np.divide(gap, total, out=error, where=total > 0)
+    return error
 
 
 def squared_mahalanobis(

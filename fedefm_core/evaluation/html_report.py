@@ -48,7 +48,7 @@ _WORDS = {
     "Dice": "How well the marked area covers the true one: 1 is a perfect match, 0 none at all. "
     "Thin wires rarely get close to 1, because a shift by one pixel already costs much.",
     "IoU, mIoU": "As Dice, but stricter: shared area divided by the area of both together. "
-    "mIoU is its mean over catheter and guidewire; 'and background' counts the empty rest of the "
+    "mIoU is its mean over catheter and guidewire; 'with backgr.' counts the empty rest of the "
     "image as a third class, which lifts it.",
     "clDice, line F1": "How much of the course of an instrument is followed, whatever its width. "
     "F1 at 3 px asks whether the centre lines lie within 3 pixels of each other.",

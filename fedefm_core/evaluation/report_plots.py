@@ -109,7 +109,7 @@ def draw_reliability(evaluations: Mapping[str, Mapping[str, Any]], folder: Path)
     axis.set(
         xlabel="probability that the model states",
         ylabel="share that is right",
-        xlim=(0.45, 1.02),
+        xlim=(0.33, 1.02),
         ylim=(0, 1.02),
     )
     axis.legend(fontsize=7)
