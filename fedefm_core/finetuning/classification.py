@@ -25,6 +25,7 @@ from fedefm_core.errors import OutputError, TruthError
 from fedefm_core.finetuning.data import augmented_image, photometric, worker_init
 from fedefm_core.finetuning.fractions import labelled_part
 from fedefm_core.finetuning.settings import ClassificationSettings, LabelTableSettings
+from fedefm_core.finetuning.sources import no_manifest
 from fedefm_core.finetuning.training import Task, progress_bar
 from fedefm_core.frames import open_source
 from fedefm_core.networks.segmentation import normalise
@@ -191,8 +192,8 @@ def scores(said: Tensor, truth: Tensor, labels: Sequence[str]) -> dict[str, floa
 def read_table(settings: LabelTableSettings, seed: int) -> tuple[tuple[str, ...], list[Row]]:
     """Names of the labels, and the images for training and validation.
 
-    Raises TruthError for a table that is missing, lacks a column or has a value but 0 and 1, and
-    ManifestError when there are too few groups for the splits.
+    Raises TruthError for a table that is missing, lacks a column, has a value but 0 and 1, or too
+    few groups for the splits.
     """
     table = settings.table
     try:
@@ -208,9 +209,9 @@ def read_table(settings: LabelTableSettings, seed: int) -> tuple[tuple[str, ...]
         what = f"no column '{absent[0]}'" if absent else "no labels" if not labels else "no rows"
         raise TruthError(f"{table} has {what}")
     group = settings.group_column or settings.name_column
-    splits = assign_splits(
-        [line[group] for line in lines], [None] * len(lines), settings.splits, seed, str(table)
-    )
+    groups = [line[group] for line in lines]
+    with no_manifest():
+        splits = assign_splits(groups, [None] * len(lines), settings.splits, seed, str(table))
     rows = [
         Row(line[settings.name_column], line[group], split, tuple(_values(table, line, labels)))
         for line, split in zip(lines, splits, strict=True)

@@ -19,7 +19,7 @@ def finetune(
     settings: FinetuneSettings | ClassificationSettings, run_dir: Path, resume: bool = False
 ) -> Path:
     """Train into run_dir and return the path of the best weights; files and errors as train has
-    them, and TruthError, FrameError or ManifestError for data that cannot be used."""
+    them, and TruthError or FrameError for data that cannot be used."""
     if isinstance(settings, ClassificationSettings):
         return train(ClassificationTask(settings), run_dir, resume)
     return train(SegmentationTask(settings), run_dir, resume)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +26,7 @@ from fedefm_core.corpora.adapters.polylines import polylines
 from fedefm_core.corpora.reading import decode, frame_count
 from fedefm_core.corpora.records import DataSet, Mask, Record, Split
 from fedefm_core.corpora.splits import assign_splits
-from fedefm_core.errors import ConfigError, OutputError, TruthError
+from fedefm_core.errors import ConfigError, ManifestError, OutputError, TruthError
 from fedefm_core.evaluation.truth import TRUTH_FILE, FrameTruth, read_truth
 from fedefm_core.finetuning.data import PoolFrame
 from fedefm_core.finetuning.settings import DataSettings
@@ -56,10 +57,11 @@ class Item:
 def check_data(settings: DataSettings) -> DataSet:
     """The data set, as far as names of files tell.
 
-    Raises ConfigError for an adapter, class or width that does not fit, ManifestError for a
-    folder without images in that layout, TruthError when images and masks do not match by name.
+    Raises ConfigError for an adapter, class or width that does not fit, TruthError for a folder
+    without images in that layout, or when images and masks do not match by name.
     """
-    data = _open(settings)
+    with no_manifest():
+        data = _open(settings)
     _class_table(settings, data)
     without = [record.path for record in data.records if record.masks is None]
     if settings.unlabelled == "refuse" and without:
@@ -76,6 +78,15 @@ def check_data(settings: DataSettings) -> DataSet:
             f"{_listed(orphans)}"
         )
     return data
+
+
+@contextmanager
+def no_manifest() -> Iterator[None]:
+    """What corpora say of a manifest is here about data: TruthError instead of ManifestError."""
+    try:
+        yield
+    except ManifestError as error:
+        raise TruthError(str(error)) from error
 
 
 def write_data(
@@ -231,13 +242,14 @@ def _orphans(data: DataSet) -> list[Path]:
 def _items(settings: DataSettings, data: DataSet, seed: int, prefix: str) -> list[Item]:
     records = [record for record in data.records if record.masks is not None]
     frames = [(record, n) for record in records for n in range(frame_count(record.path))]
-    splits = assign_splits(
-        [record.group for record, _ in frames],
-        [record.split for record, _ in frames],
-        settings.splits,
-        seed,
-        str(settings.path),
-    )
+    with no_manifest():
+        splits = assign_splits(
+            [record.group for record, _ in frames],
+            [record.split for record, _ in frames],
+            settings.splits,
+            seed,
+            str(settings.path),
+        )
     items = [
         Item(f"{prefix}_{number:06d}", record, n, split, f"{prefix}/{record.group}")
         for number, ((record, n), split) in enumerate(zip(frames, splits, strict=True))

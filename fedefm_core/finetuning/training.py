@@ -66,7 +66,7 @@ class Task(ABC, Generic[Batch]):
 
     @abstractmethod
     def prepare(self, run_dir: Path) -> None:
-        """Bring the data to run_dir; interrupted, it goes on where it was."""
+        """Bring the data to run_dir, or what is missing of them after an interrupt."""
 
     @abstractmethod
     def batches(self, run_dir: Path, first_step: int) -> Iterable[Batch]:
