@@ -26,7 +26,7 @@ SMALLER = {
     "compare-models": ["bootstrap_resamples=10"],
 }  # fmt: skip
 OPTIONS = {
-    "simulate": ["--count", "5"],
+    "simulate": ["--count", "4"],
     "export": ["--parity-frames", "2"],
     "report": ["--examples", "1"],
 }
