@@ -85,6 +85,13 @@ def test_weights_are_int8_and_biases_float(float_model, int8_model):
     assert kinds["INT32", 1] == 0  # where quantised biases would be
 
 
+def test_sums_of_skips_are_in_float(int8_model):
+    made_by = {name: n.op_type for n in int8_model.graph.node for name in n.output}
+    sums = [n for n in int8_model.graph.node if n.op_type == "Add"]
+    assert sums
+    assert not any(made_by.get(x) == "DequantizeLinear" for n in sums for x in n.input)
+
+
 def test_all_zero_points_are_zero(int8_model):
     values = {t.name: onnx.numpy_helper.to_array(t) for t in int8_model.graph.initializer}
     kinds = ("QuantizeLinear", "DequantizeLinear")
