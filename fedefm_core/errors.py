@@ -9,6 +9,8 @@
     │   └── FrameLimitError          the file is readable but absurdly large
     ├── ModelFileError           a model file is missing, damaged, or does not describe itself
     ├── RuntimeUnavailableError  the inference runtime asked for cannot run on this machine
+    │   ├── NotInstalledError        its package is not there: nobody expects it to work
+    │   └── EngineError              a TensorRT engine is missing, foreign or damaged
     ├── WeightsError             a weights file does not fit: names, shapes, dtypes, values
     ├── OutputError              a result cannot be written, or would overwrite another
     ├── TruthError               a mask or truth file is missing or does not fit its image
@@ -55,6 +57,14 @@ class ModelFileError(FedefmError):
 
 class RuntimeUnavailableError(FedefmError):
     """An inference runtime cannot run on this machine."""
+
+
+class NotInstalledError(RuntimeUnavailableError):
+    """The package of an inference runtime is not on this machine."""
+
+
+class EngineError(RuntimeUnavailableError):
+    """A TensorRT engine is missing, foreign, damaged, or cannot be built on this machine."""
 
 
 class WeightsError(FedefmError):

@@ -25,9 +25,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from fedefm_core.errors import FrameError
+from fedefm_core.errors import FrameError, OutputError, RuntimeUnavailableError
 from fedefm_core.frames import Frame, to_grey8
-from fedefm_core.perception import Segmenter, draw_overlay, open_runtime
+from fedefm_core.perception import Segmenter, draw_overlay, open_runtime, resolve_model
+from fedefm_core.perception.runtimes.tensorrt import ensure_engine
 from fedefm_ros import interface, messages, status
 from fedefm_ros.cv_bridge_fallback import find_cv_bridge
 from fedefm_ros.frame_pipeline import FramePipeline
@@ -52,8 +53,10 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 class SegmentationNode(LifecycleNode):
     """See the module's docstring. Everything that is None here is made by configure."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: threading.Event | None = None) -> None:
+        """stopping: set by the process when it is to end; a build of an engine then ends too."""
         super().__init__(interface.NODE_NAME)
+        self._stopping = stopping or threading.Event()
         self._settings = Parameters(self, SPECS, fixed=self._fixed, on_set=self._on_parameter)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs on when simulated time stops
         self._configured = self._active = False
@@ -160,13 +163,38 @@ class SegmentationNode(LifecycleNode):
 
     def _load_pipeline(self) -> FramePipeline:
         threads = runtime_threads(self._values["threads"])
-        runtime = open_runtime(self._values["model"] or None, self._values["runtime"], threads)
+        model = self._values["model"] or None
+        if self._values["build_engine"] and self._values["runtime"] in ("auto", "tensorrt"):
+            self._build_engine(model)
+        runtime = open_runtime(model, self._values["runtime"], threads)
+        for warning in runtime.warnings:
+            self.get_logger().warning(f"Not used: {warning}")
         segmenter = Segmenter(runtime, perception_settings(self._values))
         segmenter.warm_up()
         self._about = status.about(runtime, threads)
         return FramePipeline(
             segmenter, self._values["max_image_size"], find_cv_bridge(self.get_logger().warning)
         )
+
+    def _build_engine(self, model: str | None) -> None:
+        """Build the model's engine where there is none, telling how far it is.
+
+        What stops it is told; open_runtime then finds no engine, and says what to do.
+        """
+        name = self.get_fully_qualified_name()
+        publisher = self._create_status_publisher(interface.DIAGNOSTICS)
+
+        def tell(progress: object) -> None:
+            self.get_logger().info(f"Building the engine: {progress}", throttle_duration_sec=5.0)
+            message = status.building_message(self._now(), str(progress), name, model or "")
+            publisher.publish(message)
+
+        try:
+            ensure_engine(resolve_model(model), tell, self._stopping.is_set)
+        except (OutputError, RuntimeUnavailableError) as error:
+            self.get_logger().warning(f"No engine was built: {error}")
+        finally:
+            self.destroy_publisher(publisher)
 
     def _create_ends(self) -> None:
         self._health = Health()
@@ -367,7 +395,7 @@ class SegmentationNode(LifecycleNode):
 
 def main() -> None:
     """Entry point of the process; takes --ros-args."""
-    sys.exit(run_node(lambda done: SegmentationNode()))
+    sys.exit(run_node(SegmentationNode))
 
 
 if __name__ == "__main__":

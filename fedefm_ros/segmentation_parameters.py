@@ -76,6 +76,11 @@ SPECS = (
         choices=("auto", "tensorrt", "openvino", "onnxruntime", "torch"),
     ),
     ParameterSpec(
+        "build_engine",
+        False,
+        "Build the TensorRT engine at configure where there is none: minutes, told on /diagnostics.",
+    ),
+    ParameterSpec(
         "threads",
         0,
         "Threads of the inference runtime; 0: all cores but one, from 2 to 4.",

@@ -34,6 +34,8 @@ def about(runtime: Runtime, threads: int) -> dict[str, object]:
         "model": metadata.name,
         "precision": metadata.precision,
         "model_sha256": metadata.weights_sha256,
+        "skipped_runtimes": " ".join(runtime.skipped_runtimes.values()),
+        "warning": " ".join(runtime.warnings),
     }
 
 
@@ -81,7 +83,8 @@ def diagnostics_message(
 ) -> DiagnosticArray:
     """One status for robot monitors: the state, counts, rate, latencies, and what runs.
 
-    lost_before: what the middleware had lost at the message before; more now makes it a warning.
+    lost_before: what the middleware had lost at the message before; more now makes it a warning,
+    and so does a runtime that is installed, comes first, and could not be used.
     """
     values: dict[str, object] = {
         "state": verdict.state.value,
@@ -101,8 +104,23 @@ def diagnostics_message(
     if lost > 0:
         text = f"{text}. {TRANSPORT_ADVICE.format(count=lost)}"
         level = max(level, DiagnosticStatus.WARN)
+    if about["warning"]:
+        text = f"{text}. Not on the runtime meant: {about['warning']}"
+        level = max(level, DiagnosticStatus.WARN)
     return status_message(
         stamp, f"{node_name.lstrip('/')}: perception", level, text, values, str(about["model"])
+    )
+
+
+def building_message(stamp: Time, progress: str, node_name: str, model: str) -> DiagnosticArray:
+    """One status while configure builds an engine: no frame is processed, and how far it is."""
+    return status_message(
+        stamp,
+        f"{node_name.lstrip('/')}: perception",
+        DiagnosticStatus.WARN,
+        f"Building the TensorRT engine: {progress}",
+        {},
+        model,
     )
 
 

@@ -7,6 +7,7 @@ from fedefm_core.cli import (  # noqa: F401 - each adds its verb to app
     compare_models,
     compare_statistics,
     distill,
+    engine,
     evaluate,
     experiment,
     export,

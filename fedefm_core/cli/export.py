@@ -17,7 +17,10 @@ PARITY_SUFFIX = ".parity.json"
 def export(
     source: Annotated[Path, typer.Argument(help="Folder of a training run, or its weights.")],
     out: Annotated[Path, typer.Option(help="The model file to write, NAME.onnx.")],
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8.")] = "fp32",
+    activations: Annotated[
+        str, typer.Option(help="Of int8: uint8, or int8 for TensorRT, which drifts more.")
+    ] = "uint8",
     calibration: Annotated[
         Path | None, typer.Option(help="Real images, unlabelled, to choose int8 ranges with.")
     ] = None,
@@ -49,6 +52,7 @@ def export(
     values = {
         "name": name or out.stem,
         "precision": precision,
+        "activations": activations,
         "calibration_folder": calibration,
         "calibration_frames": calibration_frames,
         "keep_float": keep_float or (),

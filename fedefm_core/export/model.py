@@ -16,6 +16,7 @@ from pydantic import Field
 
 from fedefm_core.config import Settings
 from fedefm_core.errors import ConfigError, OutputError, WeightsError
+from fedefm_core.export.half import to_half
 from fedefm_core.export.onnx import save_model, to_onnx
 from fedefm_core.export.parity import (
     Image,
@@ -25,7 +26,7 @@ from fedefm_core.export.parity import (
     measure,
     torch_reference,
 )
-from fedefm_core.export.quantisation import convolutions_of, quantise
+from fedefm_core.export.quantisation import convolutions_of, quantise, signed_activations
 from fedefm_core.frames import Frame, open_source
 from fedefm_core.networks import load_segmenter, read_weights_header
 from fedefm_core.perception import ModelMetadata, open_runtime
@@ -40,13 +41,15 @@ PARITY_RUNTIME = "openvino"  # the default runtime: what the robot will run
 
 
 class ExportSettings(Settings):
-    """precision: of the file. calibration: frames that choose the ranges of int8, simulated ones
+    """precision: of the file. activations: of int8; TensorRT needs int8, OpenVINO drifts less with
+    uint8. calibration: frames that choose the ranges of int8, simulated ones
     and, where a folder is named, as many real ones. keep_float: parts of the network that int8
     leaves in float. parity: simulated frames to compare on; their seed must differ from those of
     calibration and training."""
 
     name: str = ""
-    precision: Literal["fp32", "int8"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    activations: Literal["uint8", "int8"] = "uint8"
     input_size: tuple[int, int] = (512, 512)
     calibration_frames: int = Field(128, ge=1)
     calibration_seed: int = Field(7_100_001, ge=0)
@@ -69,7 +72,7 @@ class TrainedWeights:
 class Export:
     """A model that is ready to be published, and how far it is from what it came from.
 
-    parities: by precision; that of int8 compares with fp32, that of fp32 with the network.
+    parities: by precision; that of fp32 compares with the network, the others with fp32.
     """
 
     model: onnx.ModelProto
@@ -111,8 +114,13 @@ def prepare(source: Path, settings: ExportSettings) -> Export:
         parities = {"fp32": measure(torch_reference(network), fp32, images, ("torch", "fp32"))}
         if settings.precision == "int8":
             model = quantise(model, calibration_images(settings), settings.keep_float)
-            int8 = _runtime(model, metadata, path)
-            parities["int8"] = measure(fp32, int8, images, ("fp32", "int8"))
+            if settings.activations == "int8":
+                model = signed_activations(model)
+        elif settings.precision != "fp32":
+            model = to_half(model, settings.precision)
+        if settings.precision != "fp32":
+            exported, precision = _runtime(model, metadata, path), settings.precision
+            parities[precision] = measure(fp32, exported, images, ("fp32", precision))
     metadata = replace(metadata, weights_sha256=weights_sha256(model))
     return Export(model, metadata, parities, _report(weights, metadata, parities, settings))
 

@@ -33,6 +33,8 @@ TIP_SEEN = 0.5  # a heat map that peaks lower shows no tip
 CELL_PX = 4.0  # network pixels a cell of the heat map
 LIMITS = {  # by precision of the exported model: name of the measure, and what it may reach
     "fp32": ("pixel_drift", 1e-6),
+    "fp16": ("foreground_drift", 0.005),
+    "bf16": ("foreground_drift", 0.02),
     "int8": ("foreground_drift", 0.02),
 }
 

@@ -35,7 +35,7 @@ class ModelMetadata:
 
     name: str
     architecture: str
-    precision: str  # fp32, fp16 or int8
+    precision: str  # fp32, fp16, bf16 or int8
     input_size: tuple[int, int]  # (height, width)
     weights_sha256: str
     classes: tuple[str, ...] = CLASS_NAMES

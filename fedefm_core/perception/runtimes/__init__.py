@@ -12,13 +12,13 @@ import importlib
 import logging
 from pathlib import Path
 
-from fedefm_core.errors import ConfigError, RuntimeUnavailableError
+from fedefm_core.errors import ConfigError, NotInstalledError, RuntimeUnavailableError
 from fedefm_core.perception.contract import verify_graph
 from fedefm_core.perception.metadata import ModelMetadata, read_metadata
 from fedefm_core.perception.models import resolve_model
-from fedefm_core.perception.runtimes.base import NetworkOutput, Runtime
+from fedefm_core.perception.runtimes.base import NetworkOutput, OverlappingRuntime, Runtime
 
-__all__ = ["ORDER", "NetworkOutput", "Runtime", "open_runtime"]
+__all__ = ["ORDER", "NetworkOutput", "OverlappingRuntime", "Runtime", "open_runtime"]
 
 ORDER = ("tensorrt", "openvino", "onnxruntime", "torch")
 
@@ -49,13 +49,18 @@ def open_runtime(
 
 def _load_first(path: Path, metadata: ModelMetadata, threads: int) -> Runtime:
     skipped: dict[str, str] = {}
+    warnings: list[str] = []
     for name in ORDER:
         try:
             loaded = _load(name, path, metadata, threads)
         except RuntimeUnavailableError as error:
             skipped[name] = str(error)
+            if not isinstance(error, NotInstalledError):
+                warnings.append(str(error))
             continue
-        loaded.skipped_runtimes = skipped
+        loaded.skipped_runtimes, loaded.warnings = skipped, warnings
+        for warning in warnings:
+            _log.warning("Not used: %s", warning)
         _log.info("Runtime %s runs %s; skipped: %s", name, path, skipped or "none")
         return loaded
     reasons = " ".join(f"{name}: {reason}" for name, reason in skipped.items())
@@ -68,8 +73,8 @@ def _load(name: str, path: Path, metadata: ModelMetadata, threads: int) -> Runti
     except ImportError as error:
         missing = error.name or str(error)
         if missing == f"{__name__}.{name}":
-            raise RuntimeUnavailableError(f"This release has no runtime '{name}' yet.") from error
-        raise RuntimeUnavailableError(
+            raise NotInstalledError(f"This release has no runtime '{name}' yet.") from error
+        raise NotInstalledError(
             f"The runtime '{name}' cannot be used: '{missing}' is not installed or cannot be "
             "imported."
         ) from error

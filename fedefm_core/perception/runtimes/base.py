@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,27 @@ class Runtime(Protocol):
     """A loaded model, ready to run on one fixed-size image at a time.
 
     skipped_runtimes: the runtimes that 'auto' preferred but could not use, with the reason.
+    warnings: the reasons of those of them that are installed: somebody meant to use them.
     """
 
     name: str
     metadata: ModelMetadata
     skipped_runtimes: Mapping[str, str]
+    warnings: Sequence[str]
 
     def infer(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:
         """Run the network on image: (H, W) uint8, C-contiguous, of metadata.input_size."""
+        ...
+
+
+@runtime_checkable
+class OverlappingRuntime(Runtime, Protocol):
+    """A runtime that begins with an image while the results of the one before are still read."""
+
+    def submit(self, image: npt.NDArray[np.uint8]) -> None:
+        """Start on image, as for infer, and return at once; at most two may be under way."""
+        ...
+
+    def result(self) -> NetworkOutput:
+        """Wait for the oldest image under way. Valid until two more are submitted."""
         ...

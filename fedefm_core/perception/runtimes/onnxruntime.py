@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ class OnnxRuntime:
     def __init__(self, session: ort.InferenceSession, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self.skipped_runtimes: Mapping[str, str] = {}
+        self.warnings: Sequence[str] = ()
         self._session = session
 
     def infer(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:

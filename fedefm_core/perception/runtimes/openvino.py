@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +28,7 @@ class OpenVinoRuntime:
     def __init__(self, compiled: ov.CompiledModel, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self.skipped_runtimes: Mapping[str, str] = {}
+        self.warnings: Sequence[str] = ()
         self._request = compiled.create_infer_request()
         self._image = self._request.get_tensor("image").data
         self._outputs = [

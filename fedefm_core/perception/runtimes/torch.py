@@ -8,7 +8,7 @@ the file says), and says which one it does not know.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class TorchRuntime:
     def __init__(self, graph: onnx.GraphProto, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self.skipped_runtimes: Mapping[str, str] = {}
+        self.warnings: Sequence[str] = ()
         self._weights = {w.name: _tensor(numpy_helper.to_array(w)) for w in graph.initializer}
         self._nodes = [(_OPERATORS[n.op_type], n, _attributes(n)) for n in graph.node]
 
