@@ -78,7 +78,7 @@ SPECS = (
     ParameterSpec(
         "build_engine",
         False,
-        "Build the TensorRT engine at configure where there is none: minutes, told on /diagnostics.",
+        "Build the TensorRT engine at configure if there is none: minutes, told on /diagnostics.",
     ),
     ParameterSpec(
         "threads",

@@ -141,9 +141,8 @@ def _lines(stream: IO[bytes], stop: Callable[[], bool]) -> Iterator[dict[str, An
                         yield value
 
 
-def _child() -> None:
-    """Do as the line on stdin says."""
-    order = json.loads(sys.stdin.readline())
+def obey(order: dict[str, Any]) -> None:
+    """What the child does: build as ordered, and say how it went."""
     told_at = 0.0
 
     def tell(progress: Progress) -> bool:
@@ -183,4 +182,4 @@ def _say(line: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    _child()
+    obey(json.loads(sys.stdin.readline()))

@@ -156,7 +156,7 @@ def load(folder: Path, key: EngineKey) -> bytes:
 
 
 def problem(folder: Path, stem: str, plan: bytes | None = None) -> str:
-    """What is wrong with an engine, as a sentence, or ''. plan: its bytes, where they were read."""
+    """What is wrong with an engine, as a sentence, or ''. plan: its bytes, where read."""
     path = folder / (stem + PLAN)
     try:
         entry = read_entry(folder / (stem + RECORD))
