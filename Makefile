@@ -40,7 +40,7 @@ demo: $(VENV)/.has-demo
 test: lint
 	$(PYTEST) -n $(JOBS) --dist loadfile --max-worker-restart 0 -m 'not slow'
 
-test-slow: $(VENV)/.has-test
+test-slow: $(VENV)/.has-test $(VENV)/.has-tensorrt-build
 	$(PYTEST) -m slow
 
 lint: $(VENV)/.has-test
@@ -82,6 +82,12 @@ $(VENV)/.has-test: setup.py constraints.txt | $(VENV)/.made
 	@echo 'Installing the demo, training and test tools into $(VENV) ...'
 	$(PIP) $(EDITABLE) '.[ros,train,dev]'
 	@touch $(VENV)/.has-demo $@
+
+# TensorRT-RTX builds engines on a CPU. Where its wheels cannot be had, its tests skip and say so.
+$(VENV)/.has-tensorrt-build: setup.py constraints.txt | $(VENV)/.has-test
+	@echo 'Installing TensorRT-RTX (96 MB to load) into $(VENV) ...'
+	@$(PIP) $(EDITABLE) '.[tensorrt-build]' && touch $@ || \
+	  echo 'TensorRT-RTX cannot be installed here: the tests that build engines will be skipped.'
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo \

@@ -10,6 +10,7 @@ from setuptools import find_packages, setup
 
 NAME = "fedefm_ros"
 DISTRO = "ros-kilted"
+X86_LINUX = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 
 
 def shared_files(folder):
@@ -57,8 +58,13 @@ EXTRAS = {
         "tensorboard>=2.17",
         "torch==2.13.0",
     ],
+    # parses and builds engines on a machine without a GPU: for tests, never for the demo
+    "tensorrt-build": [
+        f"tensorrt-rtx-cu13-bindings>=1.7; {X86_LINUX}",
+        f"tensorrt-rtx-cu13-libs>=1.7; {X86_LINUX}",
+    ],
     "tensorrt": [
-        "cuda-python>=12.6; sys_platform == 'linux'",
+        "cuda-python>=12.8; sys_platform == 'linux'",
         "tensorrt>=10.7; sys_platform == 'linux'",
     ],
     "federated": ["nvflare>=2.9"],

@@ -104,7 +104,7 @@ def diagnostics_message(
     if lost > 0:
         text = f"{text}. {TRANSPORT_ADVICE.format(count=lost)}"
         level = max(level, DiagnosticStatus.WARN)
-    if about["warning"]:
+    if about.get("warning"):
         text = f"{text}. Not on the runtime meant: {about['warning']}"
         level = max(level, DiagnosticStatus.WARN)
     return status_message(

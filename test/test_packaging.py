@@ -88,6 +88,7 @@ def test_the_pins_for_a_real_ros_keep_the_bounds(setup_arguments: dict[str, Any]
 def test_a_robot_and_the_demo_install_no_torch(setup_arguments: dict[str, Any]) -> None:
     names = {need.name.lower() for need in needed(setup_arguments, {"ros"})}
     assert names.isdisjoint({"torch", "monai", "geomloss", "nncf", "tensorboard"})
+    assert not any("tensorrt" in name or "cuda" in name for name in names)
 
 
 def test_nobody_asks_for_torchvision(setup_arguments: dict[str, Any]) -> None:

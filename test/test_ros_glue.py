@@ -329,6 +329,22 @@ def test_diagnostics_advise_when_the_middleware_loses_images() -> None:
     assert told(12).level == DiagnosticStatus.OK
 
 
+def test_diagnostics_warn_of_a_runtime_that_was_meant() -> None:
+    health = Health()
+    health.processed(perception(TrackingState.TRACKING), TRACKED, 5.0, now=1.0)
+    about = {"model": "m", "warning": "TensorRT needs an NVIDIA GPU."}
+    told = status.diagnostics_message(
+        health.verdict(1.0, TIMEOUT, active=True),
+        ns_to_stamp(7),
+        health.statistics(1.0),
+        0,
+        about,
+        "/ns/node",
+    ).status[0]
+    assert told.level == DiagnosticStatus.WARN
+    assert told.message.endswith("Not on the runtime meant: TensorRT needs an NVIDIA GPU.")
+
+
 # --- mailbox ----------------------------------------------------------------------------------
 
 

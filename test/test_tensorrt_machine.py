@@ -21,7 +21,6 @@ HEALTHY = {
     "compute_capability": "9.0",
     "driver": "580.65.06",
     "version": "11.4.0",
-    "cuda_python": True,
 }
 NO_DRIVER = {**ask.ANSWER, "gpu_trouble": "there is no NVIDIA driver", "version": "1.7.1"}
 
@@ -33,6 +32,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
     def answer(values: dict[str, Any], flavour: machine.Flavour = machine.TENSORRT) -> None:
         monkeypatch.setattr(machine, "installed", lambda: (flavour, flavour.modules[0]))
         monkeypatch.setattr(machine, "_ask", lambda module, only_build=False: values)
+        monkeypatch.setattr(machine, "_has_cuda_python", lambda: True)
 
     return answer
 
@@ -71,13 +71,25 @@ def test_a_healthy_machine(answers: Any) -> None:
         ({**HEALTHY, "version": "9.3.0"}, r"TensorRT 9\.3\.0 is installed.* written for 10 or 11"),
         ({**HEALTHY, "version": "12.0.1"}, r"TensorRT 12\.0\.1 is installed"),
         ({**HEALTHY, "version": "", "import_trouble": "ImportError: libnvinfer"}, "libnvinfer"),
-        ({**HEALTHY, "cuda_python": False}, "pip install cuda-python"),
         ({**HEALTHY, "builds_for": ["8.9", "12.0"]}, r"does not run on NVIDIA H100.* 9\.0, not"),
     ],
 )
 def test_what_is_missing_is_told(answers: Any, answer: dict[str, Any], sentence: str) -> None:
     answers(answer)
     with pytest.raises(EngineError, match=sentence):
+        machine.probe()
+
+
+@pytest.mark.parametrize(
+    ("flavour", "error"),
+    [(machine.TENSORRT, EngineError), (machine.TENSORRT_RTX, NotInstalledError)],
+)
+def test_without_cuda_python_nothing_runs(
+    answers: Any, monkeypatch: pytest.MonkeyPatch, flavour: machine.Flavour, error: type[Exception]
+) -> None:
+    answers(HEALTHY, flavour)
+    monkeypatch.setattr(machine, "_has_cuda_python", lambda: False)
+    with pytest.raises(error, match="pip install cuda-python"):
         machine.probe()
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.util
 import json
 import sys
 
@@ -24,7 +23,6 @@ ANSWER = {
     "version": "",
     "import_trouble": "",
     "builds_for": [],
-    "cuda_python": False,
 }
 
 
@@ -87,21 +85,12 @@ def find_tensorrt(module: str, touch: bool) -> dict[str, object]:
         return {"import_trouble": f"{type(error).__name__}: {error}"}
 
 
-def has_cuda_python() -> bool:
-    """Whether the package that moves images to the GPU is installed."""
-    try:
-        return importlib.util.find_spec("cuda.bindings.runtime") is not None
-    except ImportError:
-        return False
-
-
 def main() -> None:
     """Print the answer."""
     module, purpose = sys.argv[1:]
     answer = {**ANSWER, **find_gpu()}
     if not answer["gpu_trouble"] or purpose == "build":
         answer.update(find_tensorrt(module, touch=not answer["gpu_trouble"]))
-        answer["cuda_python"] = has_cuda_python()
     print(json.dumps(answer), flush=True)
 
 

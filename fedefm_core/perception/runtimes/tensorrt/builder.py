@@ -109,8 +109,8 @@ class _Log:
     """Keeps TensorRT's last error, which is the reason when a call fails."""
 
     def __init__(self, trt: Any) -> None:
+        self.last = ""
         log = self
-        log.last = ""
 
         class Logger(trt.ILogger):  # type: ignore[misc]  # a class of the module at hand
             def __init__(self) -> None:

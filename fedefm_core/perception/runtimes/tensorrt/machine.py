@@ -57,10 +57,17 @@ def probe() -> Machine:
     """The TensorRT and the GPU of this machine.
 
     Raises NotInstalledError without TensorRT, and EngineError for one of another version, without
-    a driver, a GPU or cuda-python, and for a TensorRT that ends the process: in a fraction of a
+    cuda-python, a driver or a GPU, and for a TensorRT that ends the process: in a fraction of a
     second, unless the driver hangs.
     """
     flavour, module = installed()
+    if not _has_cuda_python():
+        # the wheels that only build, as tests use them, are no sign that somebody wants to run
+        missing = NotInstalledError if flavour is TENSORRT_RTX else EngineError
+        raise missing(
+            f"{flavour.name} is installed, but 'cuda-python', which moves the images to the GPU, "
+            "is not: pip install cuda-python"
+        )
     answer = _ask(module)
     if answer["gpu_trouble"]:
         raise EngineError(f"{flavour.name} needs an NVIDIA GPU: {answer['gpu_trouble']}.")
@@ -70,11 +77,6 @@ def probe() -> Machine:
         raise EngineError(
             f"{flavour.name} {machine.version} does not run on {machine.gpu}: its compute "
             f"capability is {machine.compute_capability}, not one of {', '.join(builds_for)}."
-        )
-    if not answer["cuda_python"]:
-        raise EngineError(
-            f"{flavour.name} {machine.version} is installed, but 'cuda-python', which moves the "
-            "images to the GPU, is not: pip install cuda-python"
         )
     return machine
 
@@ -101,6 +103,13 @@ def installed() -> tuple[Flavour, str]:
             if importlib.util.find_spec(module) is not None:
                 return flavour, module
     raise NotInstalledError("TensorRT is not installed (no package 'tensorrt' or 'tensorrt_rtx').")
+
+
+def _has_cuda_python() -> bool:
+    try:
+        return importlib.util.find_spec("cuda.bindings") is not None
+    except ImportError:
+        return False
 
 
 def _machine(flavour: Flavour, module: str, answer: dict[str, Any]) -> Machine:
