@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from model_fixture import write_threshold_model
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from fedefm_core.errors import ConfigError, ModelFileError, RuntimeUnavailableError
 from fedefm_core.perception import open_runtime, read_metadata, resolve_model, shipped_models
@@ -58,6 +58,61 @@ def test_runtimes_agree_on_a_network(wirenet: Path, name: str) -> None:
     np.testing.assert_allclose(got.tip_heatmap, expected.tip_heatmap, atol=1e-4)
     assert got.label_map.dtype == got.probability.dtype == np.uint8
     assert got.tip_heatmap.shape == (2, SIZE[0] // 4, SIZE[1] // 4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "name", "tolerance"),
+    [
+        ("fp16", "torch", 0.01),
+        ("fp16", "openvino", 0.01),
+        ("fp16", "onnxruntime", 0.01),
+        ("bf16", "torch", 0.03),
+        ("bf16", "openvino", 0.03),
+    ],
+)
+def test_runtimes_agree_on_half_precision(
+    wirenet: Path, tmp_path: Path, precision: str, name: str, tolerance: float
+) -> None:
+    from fedefm_core.export.half import to_half
+    from fedefm_core.export.onnx import save_model
+
+    path = tmp_path / "half.onnx"
+    half = replace(read_metadata(wirenet), precision=precision)
+    save_model(to_half(onnx.load(wirenet), precision), half, path)
+    expected = open_runtime(wirenet, "onnxruntime").infer(image())
+    got = open_runtime(path, name).infer(image())
+    assert (got.label_map != expected.label_map).mean() < tolerance
+    assert got.tip_heatmap.dtype == np.float32
+    np.testing.assert_allclose(got.tip_heatmap, expected.tip_heatmap, atol=tolerance)
+
+
+def test_torch_works_out_once_what_depends_on_no_image(wirenet: Path) -> None:
+    from fedefm_core.perception.runtimes.torch import TorchRuntime
+
+    graph = onnx.load(wirenet).graph
+    nodes = [
+        helper.make_node("Constant", [], ["one"], value=numpy_helper.from_array(np.float32(1))),
+        helper.make_node("Add", ["one", "one"], ["two"]),
+    ]
+    graph.node.extend(nodes)
+    runtime = TorchRuntime(graph, read_metadata(wirenet))
+    assert len(runtime._nodes) == len(graph.node) - 2
+    assert runtime._weights["two"] == 2
+
+
+def test_torch_on_a_gpu_gives_what_it_gives_on_the_cpu(wirenet: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU that torch can use")
+    from fedefm_core.perception.runtimes.torch import TorchRuntime
+
+    graph, metadata = onnx.load(wirenet).graph, read_metadata(wirenet)
+    expected = TorchRuntime(graph, metadata, "cpu").infer(image())
+    on_gpu = TorchRuntime(graph, metadata, "cuda")
+    on_gpu.infer(np.zeros(SIZE, np.uint8))
+    got = on_gpu.infer(image())
+    assert (got.label_map != expected.label_map).mean() < 1e-3
+    np.testing.assert_allclose(got.tip_heatmap, expected.tip_heatmap, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])

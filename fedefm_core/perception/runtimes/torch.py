@@ -9,6 +9,7 @@ the file says), and says which one it does not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -31,34 +32,123 @@ Operator = Callable[[list[Tensor | None], Attributes], Tensor | tuple[Tensor, ..
 _OUTPUTS = ("label_map", "probability", "tip_heatmap")
 
 
+# By operator: inputs that say how, not what. They are read while the graph is walked, so they stay
+# on the host: to wait for a GPU there takes longer than the work, and no CUDA graph allows it.
+_HOST_INPUTS = {
+    "ReduceMean": (1,),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "Split": (1,),
+    "Squeeze": (1,),
+}
+
+
 class TorchRuntime:
-    """The nodes of a graph, in order, and its weights as tensors."""
+    """The nodes of a graph, in order, and its weights as tensors.
+
+    On an NVIDIA GPU the weights are channels-last, the precision is that of the file, and all
+    nodes are one CUDA graph.
+    """
 
     name = "torch"
 
-    def __init__(self, graph: onnx.GraphProto, metadata: ModelMetadata) -> None:
+    @torch.inference_mode()
+    def __init__(
+        self, graph: onnx.GraphProto, metadata: ModelMetadata, device: str = "cpu"
+    ) -> None:
         self.metadata = metadata
         self.skipped_runtimes: Mapping[str, str] = {}
         self.warnings: Sequence[str] = ()
-        self._weights = {w.name: _tensor(numpy_helper.to_array(w)) for w in graph.initializer}
-        self._nodes = [(_OPERATORS[n.op_type], n, _attributes(n)) for n in graph.node]
+        self._nodes: list[_Node] = []
+        self._host: dict[str, Tensor] = {}
+        for weight in graph.initializer:
+            self._host[weight.name] = _tensor(numpy_helper.to_array(weight))
+        for node in graph.node:
+            self._add(_Node(_OPERATORS[node.op_type], node, _attributes(node)))
+        self._weights = {name: _placed(value, device) for name, value in self._host.items()}
+        self._captured = None if device == "cpu" else CapturedGraph(self._run, self._blank(device))
 
     @torch.inference_mode()
     def infer(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:
-        """Run the network on image (H, W) uint8."""
-        values: dict[str, Tensor] = {**self._weights, "image": _tensor(image)[None, None]}
-        for operator, node, attributes in self._nodes:
-            inputs = [values[name] if name else None for name in node.input]
-            result = operator(inputs, attributes)
-            results = result if isinstance(result, tuple) else (result,)
-            values.update(zip(node.output, results, strict=True))
-        return NetworkOutput(*(values[name][0].numpy() for name in _OUTPUTS))
+        """Run the network on image (H, W) uint8; the outputs are valid until the next."""
+        batch = _tensor(image)[None, None]
+        outputs = self._run(batch) if self._captured is None else self._captured(batch)
+        return NetworkOutput(*(output[0].numpy() for output in outputs))
+
+    def _add(self, node: _Node) -> None:
+        """Keep a node for every image, or work it out now when it depends on none."""
+        names = [name for name in node.proto.input if name]
+        if all(name in self._host for name in names):
+            self._host.update(node.run(self._host, self._host))
+        else:
+            self._nodes.append(node)
+
+    def _run(self, image: Tensor) -> tuple[Tensor, ...]:
+        """image (1, 1, H, W) uint8 to label map, probability and tip heat map, on its device."""
+        values = {**self._weights, "image": image}
+        for node in self._nodes:
+            values.update(node.run(values, self._host))
+        return tuple(values[name] for name in _OUTPUTS)
+
+    def _blank(self, device: str) -> Tensor:
+        return torch.zeros(1, 1, *self.metadata.input_size, dtype=torch.uint8, device=device)
+
+
+@dataclass(frozen=True)
+class _Node:
+    operator: Operator
+    proto: onnx.NodeProto
+    attributes: Attributes
+
+    def run(self, values: Mapping[str, Tensor], host: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs, by name. host: the constants again, where the host can read them."""
+        on_host = _HOST_INPUTS.get(self.proto.op_type, ())
+        inputs = [
+            (host if index in on_host else values)[name] if name else None
+            for index, name in enumerate(self.proto.input)
+        ]
+        result = self.operator(inputs, self.attributes)
+        results = result if isinstance(result, tuple) else (result,)
+        return dict(zip(self.proto.output, results, strict=True))
+
+
+class CapturedGraph:
+    """A function of one tensor on an NVIDIA GPU, captured once and replayed for every call.
+
+    Host memory is pinned; results are on the host and valid until the next call.
+    """
+
+    def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]], example: Tensor) -> None:
+        self._input = example.clone()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries choose their kernels and allocate: not captured
+            for _ in range(3):
+                function(self._input)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = function(self._input)
+        self._pinned_input = torch.empty_like(example, device="cpu").pin_memory()
+        self._pinned = [
+            torch.empty(o.shape, dtype=o.dtype, pin_memory=True) for o in self._outputs
+        ]
+
+    def __call__(self, values: Tensor) -> Sequence[Tensor]:
+        self._pinned_input.copy_(values)
+        self._input.copy_(self._pinned_input, non_blocking=True)
+        self._graph.replay()
+        for pinned, output in zip(self._pinned, self._outputs, strict=True):
+            pinned.copy_(output, non_blocking=True)
+        torch.cuda.current_stream().synchronize()
+        return self._pinned
 
 
 def load(path: Path, metadata: ModelMetadata, threads: int) -> Runtime:
     """Read the graph; RuntimeUnavailableError for an operator that is not known here.
 
-    threads, when given, is set for the whole process: torch knows no other way.
+    It runs on the first NVIDIA GPU that torch can use, else on the CPU. threads, when given, is
+    set for the whole process: torch knows no other way.
     """
     graph = onnx.load(path).graph
     unknown = sorted({node.op_type for node in graph.node} - set(_OPERATORS))
@@ -69,11 +159,21 @@ def load(path: Path, metadata: ModelMetadata, threads: int) -> Runtime:
         )
     if threads:
         torch.set_num_threads(threads)
-    return TorchRuntime(graph, metadata)
+    return TorchRuntime(graph, metadata, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(array))  # a copy: torch wants writeable memory
+    copy = np.array(array)  # torch wants writeable memory
+    if copy.dtype.name == "bfloat16":  # numpy has none of its own, so torch does not take it
+        return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(copy)
+
+
+def _placed(value: Tensor, device: str) -> Tensor:
+    """On a device; on a GPU, filters and images channels-last, as its tensor cores want them."""
+    if device == "cpu" or value.dim() != 4:
+        return value.to(device)
+    return value.to(device, memory_format=torch.channels_last)
 
 
 def _attributes(node: onnx.NodeProto) -> Attributes:
@@ -157,7 +257,7 @@ def _depth_to_space(inputs: list[Tensor | None], attributes: Attributes) -> Tens
 
 def _cast(inputs: list[Tensor | None], attributes: Attributes) -> Tensor:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(attributes["to"])
-    return _of(inputs, 0).to(torch.from_numpy(np.empty(0, dtype)).dtype)
+    return _of(inputs, 0).to(_tensor(np.empty(0, dtype)).dtype)
 
 
 def _along(axis: int, values: Tensor, x: Tensor) -> Tensor:
