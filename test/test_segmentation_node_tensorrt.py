@@ -43,7 +43,8 @@ def test_a_tensorrt_that_cannot_run_is_a_warning(
         (file / "__init__.py").write_text("")
     (broken / "tensorrt.py").write_text("import os; os.abort()")
     find_first(broken, monkeypatch)
-    with segmentation_bench(model, tmp_path / "log.txt") as bench:
+    never_stale = ("-p", "image_timeout:=0.0", "-p", "max_age:=0.0")  # on a busy machine
+    with segmentation_bench(model, tmp_path / "log.txt", *never_stale) as bench:
         bench.start()
         bench.send_until_state("TRACKING")
         bench.clear(interface.DIAGNOSTICS)

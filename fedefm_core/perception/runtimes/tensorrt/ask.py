@@ -15,7 +15,7 @@ import json
 import sys
 
 COMPUTE_CAPABILITY = (75, 76)  # major, minor: attributes of CUDA's cuDeviceGetAttribute
-ANSWER = {
+ANSWER: dict[str, object] = {
     "gpu": "",
     "compute_capability": "",
     "driver": "",
@@ -88,7 +88,7 @@ def find_tensorrt(module: str, touch: bool) -> dict[str, object]:
 def main() -> None:
     """Print the answer."""
     module, purpose = sys.argv[1:]
-    answer = {**ANSWER, **find_gpu()}
+    answer: dict[str, object] = {**ANSWER, **find_gpu()}
     if not answer["gpu_trouble"] or purpose == "build":
         answer.update(find_tensorrt(module, touch=not answer["gpu_trouble"]))
     print(json.dumps(answer), flush=True)

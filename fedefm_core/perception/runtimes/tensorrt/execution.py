@@ -89,7 +89,7 @@ class EngineExecution:
             slot.device[name] = int(self._make(cuda.cudaMalloc, cuda.cudaFree, size))
             address = int(self._make(cuda.cudaMallocHost, cuda.cudaFreeHost, size))
             memory = (ctypes.c_uint8 * size).from_address(address)
-            slot.host[name] = np.frombuffer(memory, dtype).reshape(shape)
+            slot.host[name] = np.frombuffer(memoryview(memory), dtype).reshape(shape)
             slot.context.set_tensor_address(name, slot.device[name])
         slot.done = self._make(
             cuda.cudaEventCreateWithFlags, cuda.cudaEventDestroy, cuda.cudaEventDisableTiming
