@@ -8,6 +8,7 @@ import math
 import pickle
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,9 @@ from fedefm_core.federation.flare.site import FlareSite
 from fedefm_core.federation.flare.site_settings import SiteSettings, settings_file, works_at
 
 NAMES = ("silo0", "silo1", "silo2")
+# Sites have processes of their own; here they share torch's generator, so they train in turn.
+ONE_GENERATOR = threading.Lock()
+TRAINING = {"train_local", "train_guest", "distil"}
 Fault = Callable[[str, str, str, dict[str, Any]], Any]  # (caller, site, method, arguments)
 
 
@@ -52,7 +56,8 @@ class Proxy:
                 if answer is not None:
                     return answer
             context = SimpleNamespace(caller=self._caller)
-            return getattr(self._site, method)(context=context, **arguments)
+            with ONE_GENERATOR if method in TRAINING else nullcontext():
+                return getattr(self._site, method)(context=context, **arguments)
 
         return call
 
@@ -118,7 +123,6 @@ def federation(manifest: Path, tmp_path: Path) -> Federation:
         {"name": "fedavg"},
         {"name": "moon"},
         {"name": "gossip"},
-        {"name": "consensus"},
     ],
     ids=lambda algorithm: str(algorithm["name"]),
 )
@@ -199,7 +203,7 @@ def gone(site: str, step: str, since: int, error: Exception) -> Fault:
 def test_rounds_go_on_without_a_site_that_is_gone(federation: Federation, step: str) -> None:
     federation.run(gone("silo1", step, 1, ConnectionError("the other end is gone")))
     assert federation.status["state"] == "done"
-    assert federation.status["lost"] == ["silo1"]
+    assert federation.status["lost"] == {"silo1"}
     first, second, third = federation.lines()
     assert first["failures"] == {}
     for line in (second, third):
@@ -223,10 +227,10 @@ def test_a_site_that_does_not_answer_is_told_with_its_deadline(federation: Feder
 
 def test_a_site_that_was_gone_comes_back(federation: Federation) -> None:
     federation.run(gone("silo0", "distil", 1, ConnectionError("killed")), rounds=2)
-    assert federation.status["lost"] == ["silo0"]
+    assert federation.status["lost"] == {"silo0"}
     federation.run()
     assert federation.lines()[2]["failures"] == {}
-    assert federation.status["lost"] == []
+    assert federation.status["lost"] == set()
 
 
 def test_stop_ends_the_run_with_the_sentence(manifest: Path, tmp_path: Path) -> None:
@@ -347,6 +351,33 @@ def test_neither_kind_of_settings_takes_the_others_keys(tmp_path: Path) -> None:
         file.write_text(f"sites: {{a: b}}\n{key}: {value}\n")
         with pytest.raises(ConfigError, match=key):
             load_settings(ProjectSettings, file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": {"name": "central"}},
+        {"algorithm": {"name": "consensus"}},
+        {"hostile": {"attack": "noise"}},
+        {"prototypes": {"weight": 1.0}},
+    ],
+    ids=lambda change: str(next(iter(change.values()))),
+)
+def test_what_needs_one_process_is_refused(
+    manifest: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    settings = settings_for(manifest, **{"prototypes": {}, **change})
+    with pytest.raises(ConfigError, match="choose another for a federation of sites"):
+        Federation(tmp_path, settings).run()
+
+
+def test_the_example_is_a_project() -> None:
+    example = Path(__file__).resolve().parents[1] / "config" / "federation.yaml"
+    project = load_settings(ProjectSettings, example)
+    assert len(project.sites) == 3
+    for refused in ("server", "2site"):
+        with pytest.raises(ConfigError, match=refused):
+            parse_settings(ProjectSettings, {"sites": {refused: "x"}})
 
 
 def test_hours_may_pass_midnight() -> None:

@@ -70,7 +70,7 @@ def unpack(parcel: object, base: State, whose: str) -> State:
     if transfer != "exact":
         tensors = _restored(tensors, base, transfer, whose)
     check_state(tensors, base, whose)
-    return tensors
+    return {name: tensors[name] for name in base}  # in their order: sums over names depend on it
 
 
 def parcel_bytes(like: State, transfer: Transfer) -> int:

@@ -253,6 +253,7 @@ def assemble_remote(
     their names. model_bytes: what the weights come to on the road. Errors as pretrain's."""
     for unfit, why in (
         (settings.algorithm.name == "central", "'central' needs all images in one place"),
+        (settings.algorithm.name == "consensus", "'consensus' needs all silos in one process"),
         (settings.hostile.attack != "none", "'hostile' is for silos of one process"),
         (settings.prototypes.weight > 0, "'prototypes' are shared between silos of one process"),
     ):

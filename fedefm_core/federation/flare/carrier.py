@@ -54,6 +54,8 @@ class FlareCarrier:
         self._deadlines = project.deadlines
         self._on_failure = on_failure
         self._images: dict[str, int] = {}
+        self._away: dict[str, str] = {}  # sites that could not join, and why
+        self._never_came: frozenset[str] = frozenset()  # those of them that did not answer
         self._cut_off: frozenset[str] = frozenset()
         self._reached: list[str] = []
         self._slots: dict[str, list[str]] = {}
@@ -83,7 +85,9 @@ class FlareCarrier:
         for name, reply in replies.items():
             self._images[name] = int(reply["images"])
             logger.info("The site '%s' joined, with its state of %s", name, reply["resumed"])
-        for sentence in self.record.failures.values():
+        self._away = dict(self.record.failures)
+        self._never_came = frozenset(self.lost)
+        for sentence in self._away.values():
             logger.warning(sentence)
         if not replies:
             raise FederationError(next(iter(self.record.failures.values())))
@@ -96,13 +100,13 @@ class FlareCarrier:
         """Open a round; see Carrier. Sites that do not answer are left out of it."""
         self.record = RoundRecord(round)
         self.routes = {}
-        self.lost = {name for name in self.silos if name not in self._images}
+        self.lost.clear()
+        self.lost.update(self._never_came)
         self._slots = {name: [] for name in self.silos}
         self._reached = list(self._images)
-        for name in self.silos:
-            if name not in self._images:
-                self._fail(name, f"The site '{name}' is not in this job")
         self._cut_off = frozenset()
+        for name, sentence in self._away.items():
+            self._fail(name, sentence)
         self._ask(dict.fromkeys(self._reached, ("begin", {})), self._deadlines.answer)
         self._reached = [name for name in self._reached if name not in self.record.failures]
         self._cut_off = frozenset(cut_off) & frozenset(self._reached)
@@ -150,7 +154,7 @@ class FlareCarrier:
             if told is None:
                 continue
             if "refused" in told:
-                self._fail(host, self._in_round(str(told["refused"])))
+                self._turned_down(host, told)
                 continue
             self.record.carried((owner, host), int(told["sent"]))
             self.record.carried((host, owner), int(told["received"]))
@@ -194,7 +198,7 @@ class FlareCarrier:
             if told is None:
                 continue
             if "refused" in told:
-                self._fail(target, self._in_round(str(told["refused"])))
+                self._turned_down(target, told)
                 continue
             self.record.carried((source, target), int(told["sent"]))
             self.routes[(source, target)] = str(told["route"])
@@ -210,15 +214,10 @@ class FlareCarrier:
         self._ask(calls, self._deadlines.transfer)
 
     def pool(self, counted: Callable[[str], float], *, server: bool) -> None:
-        """See Carrier. Without a server, each sends its weights to all others: N − 1 times the
-        model leaves each, where an all-reduce would send it less than twice, but in another order
-        of sums, and so with other bits."""
+        """See Carrier. Without a server, sums would come in another order and give other bits:
+        settings that ask for it are refused."""
         if not server:
-            members = self.present
-            total = sum(counted(name) for name in members)
-            self.send([(a, b) for a in members for b in members if a != b])
-            self.mix(lambda silo, slots: {s: counted(s.partition("/")[2]) / total for s in slots})
-            return
+            raise FederationError("Sites of a federation have no all-reduce; use 'gossip'")
         sizes = self._read()
         members = self.present
         if not members:
@@ -282,6 +281,7 @@ class FlareCarrier:
 
     def _call(self, site: str, step: str, arguments: dict[str, Any], deadline: float) -> Reply:
         if site not in self._proxies:
+            self.lost.add(site)
             return {"refused": f"The site '{site}' is not in this job"}
         if step not in _READING:
             self._fresh.discard(site)
@@ -302,6 +302,12 @@ class FlareCarrier:
         if self._on_failure == "stop":
             raise FederationError(sentence)
         self.record.failures.setdefault(name, sentence)
+
+    def _turned_down(self, name: str, told: Reply) -> None:
+        """A neighbour says that a site refused, or was lost."""
+        if told.get("lost"):
+            self.lost.add(name)
+        self._fail(name, self._in_round(str(told["refused"])))
 
     def _in_round(self, sentence: str) -> str:
         number = self.record.number

@@ -50,11 +50,14 @@ class Conductor:
             results.mkdir(parents=True, exist_ok=True)
             if folder.is_dir():
                 shutil.copytree(folder, results, dirs_exist_ok=True)
-            (results / "status.json").write_text(json.dumps(self._status, indent=2) + "\n")
+            (results / "status.json").write_text(json.dumps(self._told(), indent=2) + "\n")
 
     def _tell(self, topic: str, data: Any, fl_context: Any) -> dict[str, Any]:
-        return dict(self._status)
+        return self._told()
 
     def _pause(self, topic: str, data: Any, fl_context: Any) -> dict[str, Any]:
         self._pausing = True
-        return dict(self._status)
+        return self._told()
+
+    def _told(self) -> dict[str, Any]:
+        return {**self._status, "lost": sorted(self._status.get("lost", ()))}

@@ -60,6 +60,7 @@ def run_rounds(
         if first < settings.rounds:
             campaign = f"{project.name}-{settings_sha256(settings)[:12]}"
             carrier.join(campaign, _for_sites(project, federation), first)
+        status["lost"] = carrier.lost  # as it is at any moment
         with Log(folder, first, settings.tensorboard) as log:
             for round in range(first, settings.rounds):
                 status |= {"state": "running", "round": round}
@@ -68,7 +69,6 @@ def run_rounds(
                 status |= {
                     "done": round + 1,
                     "failures": dict(carrier.record.failures),
-                    "lost": sorted(carrier.lost),
                     "accuracy": _last_accuracy(folder),
                 }
                 routes = {"->".join(link): route for link, route in carrier.routes.items()}

@@ -297,7 +297,7 @@ class FlareSite:
             call = getattr(proxy(timeout=deadline, secure=secure), method)
             reply = call(**arguments)
         except Exception as error:  # whatever the engine raises when a peer is gone
-            return {"refused": lost(site, method, error, deadline)}
+            return {"refused": lost(site, method, error, deadline), "lost": True}
         return reply if isinstance(reply, dict) else {"refused": f"'{site}' answered nonsense"}
 
     def _only(self, caller: str, context: Any) -> None:
