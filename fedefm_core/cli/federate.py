@@ -11,7 +11,8 @@ import typer
 from fedefm_core.cli.main import app
 
 if TYPE_CHECKING:
-    from fedefm_core.federation.flare.settings import ProjectSettings, SiteSettings
+    from fedefm_core.federation.flare.settings import ProjectSettings
+    from fedefm_core.federation.flare.site_settings import SiteSettings
 
 federate = typer.Typer(help="Train over sites on many machines.", no_args_is_help=True)
 app.add_typer(federate, name="federate")
@@ -154,7 +155,10 @@ def _of_one_machine(
     others = [text for text in override if not text.startswith("transfer=")]
     settings = beside(load_settings(PretrainSettings, configs, others), configs[0])
     sites = site_of_each_silo(settings, threads)
-    values = {"sites": dict.fromkeys(sites, "loopback"), "pretrain": settings.model_dump()}
+    values: dict[str, object] = {
+        "sites": dict.fromkeys(sites, "loopback"),
+        "pretrain": settings.model_dump(),
+    }
     if transfers:
         values["transfer"] = transfers[-1]
     return parse_settings(ProjectSettings, values), sites

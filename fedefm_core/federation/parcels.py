@@ -63,7 +63,7 @@ def unpack(parcel: object, base: State, whose: str) -> State:
     if len(data) > largest:
         raise FederationError(f"{whose} must be {largest} bytes at most (got {len(data)})")
     try:
-        tensors = load(data)
+        tensors: State = load(data)
         transfer = _transfer_of(data)
     except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
         raise FederationError(f"{whose} are no safetensors file: {error}") from error
