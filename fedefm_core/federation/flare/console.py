@@ -129,6 +129,7 @@ def follow(
     """
     returned: Counter[str] = Counter()
     before, pausing = "", False
+    last = project.pretrain.rounds - 1  # after which there is nothing to come back for
     while True:
         now = status(session, job)
         watch(now)
@@ -139,7 +140,7 @@ def follow(
                 return job, now
             job, pausing = submit(session, project, site), False
             tell(f"Handed in again, as job {job}")
-        elif now.get("state") == "running" and now.get("lost") and not pausing:
+        elif now.get("lost") and not pausing and now.get("round", last) < last:
             back = {n for n in connected(session) & set(now["lost"]) if returned[n] < RETURNS}
             if back:
                 returned.update(back)
