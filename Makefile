@@ -22,10 +22,11 @@ EDITABLE := --no-build-isolation -e
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format model model-export clean distclean
+.PHONY: help demo federate-demo test test-slow lint format model model-export clean distclean
 
 help:
 	@echo 'make demo [SOURCE=path] [RATE=hz]  300 frames through ROS 2 on this machine; results in out/demo'
+	@echo 'make federate-demo       three hospitals on this machine train together by NVIDIA FLARE; one loses power'
 	@echo 'make test                linters, types and the quick tests'
 	@echo 'make test-slow           the tests that take long'
 	@echo 'make lint                linters and types only'
@@ -35,6 +36,9 @@ help:
 
 demo: $(VENV)/.has-demo
 	$(BIN)/python -m fedefm_ros.demo --source "$(SOURCE)" --rate $(RATE) --out out/demo
+
+federate-demo: $(VENV)/.has-federated
+	$(BIN)/python -m fedefm_core.federation.flare.demo --out out/federate-demo
 
 # Without --max-worker-restart, a worker that crashes leaves tests that nobody runs, and no end.
 test: lint
@@ -80,8 +84,13 @@ $(VENV)/.has-demo: setup.py constraints.txt | $(VENV)/.made
 
 $(VENV)/.has-test: setup.py constraints.txt | $(VENV)/.made
 	@echo 'Installing the demo, training and test tools into $(VENV) ...'
-	$(PIP) $(EDITABLE) '.[ros,train,dev]'
-	@touch $(VENV)/.has-demo $@
+	$(PIP) $(EDITABLE) '.[ros,train,federated,dev]'
+	@touch $(VENV)/.has-demo $(VENV)/.has-federated $@
+
+$(VENV)/.has-federated: setup.py constraints.txt | $(VENV)/.made
+	@echo 'Installing training and NVIDIA FLARE into $(VENV) ...'
+	$(PIP) $(EDITABLE) '.[train,federated]'
+	@touch $@
 
 # TensorRT-RTX builds engines on a CPU. Where its wheels cannot be had, its tests skip and say so.
 $(VENV)/.has-tensorrt-build: setup.py constraints.txt | $(VENV)/.has-test

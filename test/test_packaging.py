@@ -18,7 +18,7 @@ pytestmark = pytest.mark.packaging
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Extras whose packages no machine of ours has run: they have bounds, but no pins.
-NOT_PINNED = {"tensorrt", "federated"}
+NOT_PINNED = {"tensorrt"}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from fedefm_core.cli import (  # noqa: F401 - each adds its verb to app
     evaluate,
     experiment,
     export,
+    federate,
     finetune,
     predict,
     pretrain,

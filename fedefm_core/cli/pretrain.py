@@ -36,7 +36,7 @@ def pretrain(
 
     try:
         settings = load_settings(PretrainSettings, config, override or [])
-        summary = pretrain(_beside(settings, config[0]), out, resume, progress)
+        summary = pretrain(beside(settings, config[0]), out, resume, progress)
     except ConfigError as error:  # nothing was written
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(2) from None
@@ -54,7 +54,7 @@ def pretrain(
     typer.echo(f"Curves: tensorboard --logdir {out / 'tensorboard'}")
 
 
-def _beside(settings: PretrainSettings, config: Path) -> PretrainSettings:
+def beside(settings: PretrainSettings, config: Path) -> PretrainSettings:
     """The settings, with a relative path of the manifest taken from the folder of the config."""
     corpora = settings.corpora
     if corpora.manifest is None:

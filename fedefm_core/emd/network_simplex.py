@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-import ot  # type: ignore[import-untyped]
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -142,6 +141,9 @@ def _solve_with_gaps(
 
 
 def _solve_with_mass(cost_nm: Array, a_n: Array, b_m: Array) -> _Solution:
+    # Here, not above: POT loads all of scikit-learn, and who solves nothing need not wait for it.
+    import ot  # type: ignore[import-untyped]
+
     # POT finds problems infeasible whose costs are all negative. The plan is blind to a constant.
     least = cost_nm.min()
     plan, log = ot.emd(

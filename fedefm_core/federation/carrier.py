@@ -103,6 +103,16 @@ class Carrier(Protocol):
         """How many images a silo holds."""
 
 
+class RunCarrier(Carrier, Protocol):
+    """What a run asks for beside its algorithm."""
+
+    def weights(self, silo: str) -> State:
+        """What a silo holds now; for measurements, not counted as traffic."""
+
+    def end(self) -> None:
+        """Close a round; what was sent in it is thrown away."""
+
+
 class InProcess:
     """A Carrier for silos in this process: one network in memory, and their weights on a shelf."""
 
@@ -148,6 +158,10 @@ class InProcess:
         if previous is not None:
             self._shelf[f"{silo}/previous"] = previous
 
+    def hold(self, silo: str, slot: str, weights: State) -> None:
+        """Put weights that came from elsewhere into a slot of a silo."""
+        self._shelf[f"{silo}/{slot}"] = weights
+
     def images(self, silo: str) -> int:
         """How many images a silo holds."""
         return len(self.members[silo].data)
@@ -176,15 +190,19 @@ class InProcess:
     def visit(self, links: Sequence[Link], task: Task) -> None:
         """See Carrier."""
         for owner, host in self._open(links):
-            silo, number = self.members[host], self.record.number
-            train = partial(silo.train_overseas, self.weights(owner), number, owner, task)
             self.record.carried((owner, host), self._bytes)
-            trained = self._try(host, "overseas", train, key=f"{owner}->{host}")
+            trained = self.train_guest(host, owner, self.weights(owner), task)
             if trained is None:
                 continue
             self.record.carried((host, owner), self._bytes)
             self._shelf[f"{owner}/expert/{host}"] = trained.weights
             self._shelf.alias(f"{owner}/expert/{host}", f"{host}/guest/{owner}")
+
+    def train_guest(self, host: str, owner: str, weights: State, task: Task) -> Trained | None:
+        """Weights of owner, trained at host; None when that failed."""
+        silo, number = self.members[host], self.record.number
+        train = partial(silo.train_overseas, weights, number, owner, task)
+        return self._try(host, "overseas", train, key=f"{owner}->{host}")
 
     def distil(self, steps: int, settings: DistillationSettings, rate: float) -> None:
         """See Carrier."""

@@ -32,9 +32,9 @@ _PATTERN = "checkpoint-[0-9]*"
 
 
 def save_checkpoint(
-    run_dir: Path, round: int, carrier: InProcess, totals: Mapping[str, Any]
+    run_dir: Path, round: int, carrier: InProcess, totals: Mapping[str, Any], keep: int = 1
 ) -> None:
-    """Write the state after a round, then remove older ones. Raises OutputError."""
+    """Write the state after a round, then remove all but the newest keep. Raises OutputError."""
     partial = run_dir / _PARTIAL
     folder = run_dir / f"checkpoint-{round:05d}"
     try:
@@ -46,21 +46,27 @@ def save_checkpoint(
         (partial / "progress.json").write_text(json.dumps(progress))
         for path in [*partial.iterdir(), partial]:
             _flush(path)
-        older = list(run_dir.glob(_PATTERN))
         os.replace(partial, folder)
         _flush(run_dir)
-        for path in older:
+        for path in sorted(run_dir.glob(_PATTERN))[:-keep]:
             shutil.rmtree(path, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"Cannot write the checkpoint {folder}: {error}") from error
 
 
-def load_checkpoint(run_dir: Path, carrier: InProcess) -> tuple[int, dict[str, Any]] | None:
-    """Restore the newest state; its round and totals, or None when there is none yet.
+def load_checkpoint(
+    run_dir: Path, carrier: InProcess, before: int | None = None
+) -> tuple[int, dict[str, Any]] | None:
+    """Restore the newest state, of a round before that one where one is given; its round and
+    totals, or None when there is none yet.
 
     Raises WeightsError when it is damaged or of other silos.
     """
-    folders = sorted(run_dir.glob(_PATTERN))
+    folders = [
+        folder
+        for folder in sorted(run_dir.glob(_PATTERN))
+        if before is None or int(folder.name.rpartition("-")[2]) < before
+    ]
     if not folders:
         return None
     folder = folders[-1]

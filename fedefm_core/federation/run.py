@@ -28,7 +28,7 @@ from fedefm_core.corpora import (
 from fedefm_core.corpora.corpus import load_corpus
 from fedefm_core.errors import ConfigError, FederationError, OutputError
 from fedefm_core.federation.algorithms import ALGORITHMS
-from fedefm_core.federation.carrier import InProcess
+from fedefm_core.federation.carrier import InProcess, RunCarrier
 from fedefm_core.federation.checkpoint import load_checkpoint, save_checkpoint
 from fedefm_core.federation.cycle_time import RoundSettings
 from fedefm_core.federation.data import (
@@ -101,9 +101,9 @@ def pretrain(
     run_dir holds a run and resume was not asked for. Later: FederationError when a silo fails and
     the policy is to stop, or when all fail; WeightsError for a damaged checkpoint.
     """
-    _check_run(settings, run_dir, resume)
+    check_run(settings, run_dir, resume)
     federation = assemble(settings, track)
-    _open_run(federation, run_dir)
+    open_run(federation, run_dir)
     shelf: Shelf = DiskShelf(run_dir / PAGES) if settings.page_weights else MemoryShelf()
     carrier = InProcess(members_of(federation), federation.start, shelf, settings.on_failure)
     found = load_checkpoint(run_dir, carrier) if resume else None
@@ -113,20 +113,23 @@ def pretrain(
         rounds = track(rounds, "Pretraining", settings.rounds - first)
     with Log(run_dir, first, settings.tensorboard) as log:
         for round in rounds:
-            _run_round(federation, carrier, round, totals, log, run_dir)
+            run_round(federation, carrier, round, totals, log, run_dir)
+            if checkpoint_due(settings, round):
+                save_checkpoint(run_dir, round, carrier, asdict(totals))
     if settings.page_weights:
         shutil.rmtree(run_dir / PAGES, ignore_errors=True)
-    return _summarise(federation, run_dir, totals)
+    return summarise(federation, run_dir, totals)
 
 
-def _run_round(
+def run_round(
     federation: Federation,
-    carrier: InProcess,
+    carrier: RunCarrier,
     round: int,
     totals: Totals,
     log: Log,
     run_dir: Path,
 ) -> None:
+    """One round: train, form Θ, measure it, log it; the state of the silos is not saved."""
     settings, began = federation.settings, time.monotonic()
     last = round + 1 == settings.rounds
     algorithm = ALGORITHMS[settings.algorithm.name]
@@ -139,8 +142,7 @@ def _run_round(
     measured: dict[str, Any] = {"consensus_distance": _consensus_distance(carrier, theta)}
     if last or (round + 1) % settings.evaluation.every_rounds == 0:
         measured |= _measure(federation, carrier, theta)
-    due = last or (round + 1) % settings.checkpoint_every == 0
-    if due:
+    if checkpoint_due(settings, round):
         _save_foundation(federation, theta, round, measured, run_dir / FOUNDATION)
     if round in settings.keep_rounds:
         _save_foundation(federation, theta, round, measured, kept_weights(run_dir, round))
@@ -151,8 +153,11 @@ def _run_round(
         )
     totals.add(carrier.record, simulated_ms, time.monotonic() - began)
     log.write(round_line(carrier.record, totals, simulated_ms, measured))
-    if due:
-        save_checkpoint(run_dir, round, carrier, asdict(totals))
+
+
+def checkpoint_due(settings: PretrainSettings, round: int) -> bool:
+    """Whether the state after a round is to be kept."""
+    return round + 1 == settings.rounds or (round + 1) % settings.checkpoint_every == 0
 
 
 def kept_weights(run_dir: Path, round: int) -> Path:
@@ -160,7 +165,7 @@ def kept_weights(run_dir: Path, round: int) -> Path:
     return run_dir / f"foundation-{round:05d}.safetensors"
 
 
-def _aggregate(carrier: InProcess, hostile: frozenset[str]) -> State:
+def _aggregate(carrier: RunCarrier, hostile: frozenset[str]) -> State:
     """Θ = Σ ϑ_i θ_i / Σ ϑ_i, ϑ_i: did silo i take part to the end of the round.
 
     Hostile silos are left out: what is measured is the harm that they did to the others.
@@ -174,13 +179,13 @@ def _aggregate(carrier: InProcess, hostile: frozenset[str]) -> State:
     return weighted_sum((1 / len(present), carrier.weights(name)) for name in present)
 
 
-def _consensus_distance(carrier: InProcess, theta: State) -> float:
+def _consensus_distance(carrier: RunCarrier, theta: State) -> float:
     """Root mean square distance of the silos from their average."""
     distances = [distance(carrier.weights(name), theta) for name in carrier.present]
     return math.sqrt(sum(d * d for d in distances) / len(distances))
 
 
-def _measure(federation: Federation, carrier: InProcess, theta: State) -> dict[str, Any]:
+def _measure(federation: Federation, carrier: RunCarrier, theta: State) -> dict[str, Any]:
     evaluation = federation.settings.evaluation
     device = federation.settings.training.torch_device()
 
@@ -203,7 +208,7 @@ def _save_foundation(
     save_weights(federation.network, path, header)
 
 
-def _summarise(federation: Federation, run_dir: Path, totals: Totals) -> Summary:
+def summarise(federation: Federation, run_dir: Path, totals: Totals) -> Summary:
     """What the log says of the last round: a run that was resumed at its end says the same."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
@@ -226,23 +231,49 @@ def assemble(settings: PretrainSettings, track: Track | None = None) -> Federati
     start = state_of(network)
     central = settings.algorithm.name == "central"
     steps = settings.local_steps * (len(silos) if central else 1)
-    roads = _roads(settings, tuple(silos), start)
-    header = {
-        "architecture": settings.architecture,
-        "settings": _model_settings(settings, manifest),
-        "labels": list(label_names(manifest)),
-        "training_config_sha256": settings_sha256(settings),
-    }
+    roads = _roads(settings, tuple(silos), state_bytes(start))
     return Federation(
         settings,
         network,
-        header,
+        _header(settings, manifest),
         start,
         {"central": union(silos)} if central else silos,
         describe_silos(held),
         split_images(corpora, settings.evaluation.split, settings.evaluation.limit),
         hostile_silos(settings.hostile, ("central",) if central else tuple(silos), settings.seed),
         _schedule(settings, roads, steps),
+        roads,
+    )
+
+
+def assemble_remote(
+    settings: PretrainSettings, silos: Sequence[str], model_bytes: Callable[[State], int]
+) -> Federation:
+    """All that a run needs whose silos are elsewhere: images to measure on, and of the silos only
+    their names. model_bytes: what the weights come to on the road. Errors as pretrain's."""
+    for unfit, why in (
+        (settings.algorithm.name == "central", "'central' needs all images in one place"),
+        (settings.algorithm.name == "consensus", "'consensus' needs all silos in one process"),
+        (settings.hostile.attack != "none", "'hostile' is for silos of one process"),
+        (settings.prototypes.weight > 0, "'prototypes' are shared between silos of one process"),
+    ):
+        if unfit:
+            raise ConfigError(f"{why}; choose another for a federation of sites")
+    manifest = load_manifest(settings.corpora.manifest, settings.corpora.override)
+    network = _build_network(settings, manifest)
+    corpora = {name: load_corpus(manifest, each) for name, each in list_corpora(manifest).items()}
+    start = state_of(network)
+    roads = _roads(settings, tuple(silos), model_bytes(start))
+    return Federation(
+        settings,
+        network,
+        _header(settings, manifest),
+        start,
+        {},
+        [f"{name}: at its site" for name in silos],
+        split_images(corpora, settings.evaluation.split, settings.evaluation.limit),
+        frozenset(),
+        _schedule(settings, roads, settings.local_steps),
         roads,
     )
 
@@ -279,6 +310,16 @@ def hostile_names(settings: PretrainSettings, silos: Sequence[str]) -> frozenset
     return hostile_silos(settings.hostile, silos, settings.seed)
 
 
+def _header(settings: PretrainSettings, manifest: Manifest) -> dict[str, Any]:
+    """What the file of Θ says of itself."""
+    return {
+        "architecture": settings.architecture,
+        "settings": _model_settings(settings, manifest),
+        "labels": list(label_names(manifest)),
+        "training_config_sha256": settings_sha256(settings),
+    }
+
+
 def _build_network(settings: PretrainSettings, manifest: Manifest) -> FoundationNetwork:
     """θ_0, the same for all silos."""
     with torch.random.fork_rng():
@@ -297,7 +338,7 @@ def _model_settings(settings: PretrainSettings, manifest: Manifest) -> dict[str,
     return {**settings.model, **from_corpora}
 
 
-def _roads(settings: PretrainSettings, silos: tuple[str, ...], start: State) -> Roads | None:
+def _roads(settings: PretrainSettings, silos: tuple[str, ...], model_bytes: int) -> Roads | None:
     """None when there is nobody to send anything to."""
     if len(silos) < 2 and ALGORITHMS[settings.algorithm.name].topology == "":
         return None
@@ -307,9 +348,7 @@ def _roads(settings: PretrainSettings, silos: tuple[str, ...], start: State) -> 
         underlay = load_underlay(chosen.underlay)
         nodes = itertools.cycle(underlay.places)
         network = connect(underlay, dict(zip(silos, nodes, strict=False)))
-    carries = RoundSettings(
-        model_mbit=state_bytes(start) * 8 / 1e6, access_mbit_s=chosen.access_mbit_s
-    )
+    carries = RoundSettings(model_mbit=model_bytes * 8 / 1e6, access_mbit_s=chosen.access_mbit_s)
     return Roads(network, carries, chosen.step_ms)
 
 
@@ -344,7 +383,9 @@ def cut_off(settings: PretrainSettings, silos: tuple[str, ...], round: int) -> d
     }
 
 
-def _check_run(settings: PretrainSettings, run_dir: Path, resume: bool) -> None:
+def check_run(settings: PretrainSettings, run_dir: Path, resume: bool) -> None:
+    """Raise OutputError when run_dir holds a run that is not to be resumed, ConfigError when that
+    run began with other settings."""
     config = run_dir / "config.yaml"
     if not config.exists():
         return
@@ -360,7 +401,8 @@ def _check_run(settings: PretrainSettings, run_dir: Path, resume: bool) -> None:
         )
 
 
-def _open_run(federation: Federation, run_dir: Path) -> None:
+def open_run(federation: Federation, run_dir: Path) -> None:
+    """Write what a run begins with; from then on it can be resumed. Raises OutputError."""
     settings, config = federation.settings, run_dir / "config.yaml"
     if config.exists():
         return
