@@ -173,12 +173,13 @@ def check_age(age_s: float, settings: GuardSettings) -> Problem | None:
     if age_s < 0:
         return Problem(
             Reason.FROM_FUTURE,
-            f"The newest frame came with a stamp {-age_s:.3f} s in the future: is 'use_sim_time' the "
-            "same here and at the publisher, and are their clocks in step?",
+            f"The newest frame came with a stamp {-age_s:.3f} s in the future: is 'use_sim_time' "
+            "the same here and at the publisher, and are their clocks in step?",
         )
     return Problem(
         Reason.TOO_OLD,
-        f"The newest frame was {age_s:.3f} s old when it came, more than max_age_s = {settings.max_age_s:g}",
+        f"The newest frame was {age_s:.3f} s old when it came, more than "
+        f"max_age_s = {settings.max_age_s:g}",
     )
 
 

@@ -11,6 +11,7 @@ import os
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from fedefm_ros.entry import END_WITH
 from fedefm_ros.transport import large_data_variables
@@ -35,6 +36,11 @@ ARGUMENTS = [
         "or with transport:=large_data.",
     ),
     DeclareLaunchArgument(
+        "camera_rate",
+        default_value="",
+        description="Frames a second that the camera sends; empty: as params_file says, else 30.",
+    ),
+    DeclareLaunchArgument(
         "log_level",
         default_value="info",
         choices=["debug", "info", "warn", "error", "fatal"],
@@ -54,12 +60,16 @@ def nodes(context: LaunchContext) -> list[Node]:
     file = given["params_file"]
     if file and not os.path.isfile(file):  # launch_ros only warns, and the defaults would run
         raise RuntimeError(f"Launch argument 'params_file': there is no file '{file}'.")
+    parameters = [file] if file else []
+    if given["camera_rate"]:
+        rate = ParameterValue(given["camera_rate"], value_type=float)
+        parameters.append({"camera_rate_hz": rate})
     guard = Node(
         package="fedefm_ros",
         executable=NAME,
         name=NAME,
         namespace=given["namespace"],
-        parameters=[file] if file else [],
+        parameters=parameters,
         ros_arguments=["--log-level", given["log_level"]],
         additional_env={
             END_WITH: str(os.getpid()),

@@ -18,7 +18,7 @@ DECLARED = declared(LAUNCH_FILE)
 
 
 def test_every_argument_is_described_and_documented() -> None:
-    assert list(DECLARED) == ["namespace", "params_file", "transport", "log_level"]
+    assert list(DECLARED) == ["namespace", "params_file", "transport", "camera_rate", "log_level"]
     page = (REPOSITORY / "docs" / "ros.md").read_text()
     section = page.partition("## motion_guard_node")[2].partition("\n## ")[0]
     for name, keywords in DECLARED.items():

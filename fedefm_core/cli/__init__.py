@@ -14,6 +14,7 @@ from fedefm_core.cli import (  # noqa: F401 - each adds its verb to app
     predict,
     pretrain,
     report_runs,
+    replay,
     simulate,
     topology,
 )
