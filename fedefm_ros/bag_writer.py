@@ -6,13 +6,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
 from rosbags.typesys import Stores, get_typestore
 
 from fedefm_core.errors import OutputError
 
-VERSION = 9  # of rosbag2's metadata; Jazzy and later write it
+VERSION: Literal[9] = 9  # of rosbag2's metadata; Jazzy and later write it
 
 
 class BagWriter:
@@ -26,11 +27,11 @@ class BagWriter:
 
         Raises OutputError when the path exists or cannot be written.
         """
-        self._writer = Writer(path, version=VERSION, storage_plugin=StoragePlugin.MCAP)
         self._lock = threading.Lock()
         self._closed = False
         store = get_typestore(Stores.ROS2_KILTED)
         try:
+            self._writer = Writer(path, version=VERSION, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except (WriterError, OSError) as error:
             raise OutputError(f"Cannot record to '{path}': {error}") from error

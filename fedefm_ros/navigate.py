@@ -121,15 +121,15 @@ class Operator(RecordNode):
         self.create_subscription(
             DiagnosticArray, interface.NAVIGATION_STATE, self._on_navigation, RECORDER_QOS
         )
-        self._reset = self.create_client(Trigger, f"{interface.NODE_NAME}/reset_tracking")
-        self._parameters = {
+        self._reset: Any = self.create_client(Trigger, f"{interface.NODE_NAME}/reset_tracking")
+        self._setters: dict[str, Any] = {
             name: self.create_client(SetParameters, f"{name}/set_parameters")
             for name in ("fluoroscopy_node", "navigation_node")
         }
 
     def set(self, watch: Watch, name: str, **values: int | float | str) -> None:
         """Set parameters of a node, and wait until it has taken them."""
-        call = Call(self._parameters[name])
+        call = Call(self._setters[name])
         request = SetParameters.Request(
             parameters=[
                 Parameter(name=key, value=_parameter_value(v)) for key, v in values.items()
@@ -282,7 +282,7 @@ def _rehearse(options: Options, model: Path, operator: Operator, watch: Watch) -
     settings = _segmenting(options, model, Pace(None, RATE_HZ))
     child = start_node("segmentation_node", settings, options.out / "logs")
     watch.children.append(child)
-    watch.wait(lambda: operator.answered_ns, START_TIMEOUT_S, "an answer to the first frame")
+    watch.wait(lambda: bool(operator.answered_ns), START_TIMEOUT_S, "an answer to the first frame")
     skipped, began = len(operator.answered_ns), time.monotonic()
 
     def is_over() -> bool:

@@ -39,10 +39,11 @@ class NavigatorSettings:
     """speed_mm_s, slow_mm_s: far from and close to forks and target. turn_rad_s: of the tip.
 
     step_mm, step_rad: how far the wire is moved at most until the tip is seen again. aim_mm: so
-    far before a fork the tip is aimed. aimed_rad: so much it must point to the side. astray_mm:
-    farther from the path, it is in a wrong branch; implausible_mm: farther still, it is not the
-    tip, and nothing moves. back_mm: so far before the fork it is drawn back. stuck_mm: fed so far
-    without getting on, it is in a wrong place. reached_mm: so close to its end the path is done.
+    far before a fork the tip is aimed. aimed_rad: so much it must point to the side, in aimed_tips
+    in a row. astray_mm: farther from the path, it is in a wrong branch; implausible_mm: farther
+    still, it is not the tip, and nothing moves. back_mm: so far before the fork it is drawn back.
+    stuck_mm: fed so far without getting on, it is in a wrong place. reached_mm: so close to its
+    end the path is done.
     """
 
     speed_mm_s: float = 20.0
@@ -52,6 +53,7 @@ class NavigatorSettings:
     step_rad: float = 0.5
     aim_mm: float = 7.0
     aimed_rad: float = 0.28
+    aimed_tips: int = 2
     astray_mm: float = 5.5
     implausible_mm: float = 25.0
     back_mm: float = 7.0
@@ -150,6 +152,7 @@ class Navigator:
         self.retries = 0
         self._path = path
         self._aimed: PlannedFork | None = None  # the tip points where the way goes there
+        self._pointing = 0  # tips in a row that did
         self._fork: PlannedFork | None = None  # that is aimed at, or gone back to
         self._best_mm = -math.inf
         self._fed_mm = 0.0  # since the best place
@@ -210,8 +213,12 @@ class Navigator:
             self._judge_aim(place)
 
     def _judge_aim(self, place: Place) -> None:
-        if self._fork is None or place.turned_rad * self._fork.side >= self.settings.aimed_rad:
-            self._aimed, self.phase = self._fork, Phase.ADVANCE
+        side = 0 if self._fork is None else self._fork.side
+        points_there = place.turned_rad * side >= self.settings.aimed_rad
+        self._pointing = self._pointing + 1 if points_there else 0
+        if self._fork is None or self._pointing >= self.settings.aimed_tips:
+            self._aimed, self._pointing = self._fork, 0
+            self.phase = Phase.ADVANCE
             self._best_mm, self._fed_mm = place.at_mm, 0.0
 
     def _judge_back(self, place: Place) -> None:

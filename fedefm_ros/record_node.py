@@ -46,6 +46,7 @@ class RecordNode(Node):
         values = Parameters(self, PARAMETERS, fixed=lambda spec: "can change only at start")
         self._values = values.values()
         self._bag: BagWriter | None = None
+        self._heard: set[str] = set()
         self._large: set[str] = {self._full(name) for name in LARGE}
         self._images = self._values["images"]
         self.types = {self._full(name): kind for name, kind in RECORDED.items()}
@@ -74,6 +75,9 @@ class RecordNode(Node):
         bag = self._bag
         if bag is not None and (self._images or topic not in self._large):
             bag.write(topic, data, time.time_ns())
+            if topic not in self._heard:
+                self._heard.add(topic)
+                self.get_logger().info(f"Recording {topic}")
 
 
 def _qos() -> QoSProfile:

@@ -8,7 +8,9 @@ by its acceleration and stops at once.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -48,23 +50,20 @@ class SimulatedRobot:
         if not all(map(math.isfinite, wanted)):
             wanted = (0.0, 0.0)
         bounds = (self.limits.insert_m_s, self.limits.turn_rad_s)
-        self._wanted = tuple(
-            max(-bound, min(bound, value)) for value, bound in zip(wanted, bounds, strict=True)
-        )  # type: ignore[assignment]
+        insert_m_s, turn_rad_s = np.clip(wanted, np.negative(bounds), bounds).tolist()
+        self._wanted = insert_m_s, turn_rad_s
         self._wanted_until_s = now_s + self.limits.command_lasts_s
 
     def step(self, seconds: float, now_s: float, permitted: bool) -> Drive:
         """The drive after so many seconds; without permission, or a command, it stands still."""
         wanted = self._wanted if permitted and now_s < self._wanted_until_s else (0.0, 0.0)
         gains = (self.limits.insert_m_s2 * seconds, self.limits.turn_rad_s2 * seconds)
-        velocity = tuple(
+        insert, turn = (
             _approached(now, goal, gain)
             for now, goal, gain in zip(self.drive.velocity, wanted, gains, strict=True)
         )
-        position = tuple(
-            at + speed * seconds for at, speed in zip(self.drive.position, velocity, strict=True)
-        )
-        self.drive = replace(self.drive, position=position, velocity=velocity)
+        fed, turned = self.drive.position
+        self.drive = Drive((fed + insert * seconds, turned + turn * seconds), (insert, turn))
         return self.drive
 
 

@@ -81,6 +81,9 @@ def test_before_a_fork_it_turns_until_the_tip_points_there() -> None:
     assert navigator.command(0.04, permitted=True) == Command(0.0, SETTINGS.turn_rad_s)
     navigator.see(seen(44.0, heading_rad=-1.0))  # to the wrong side
     assert navigator.phase is Phase.AIM
+    for heading_rad in (SETTINGS.aimed_rad, -1.0, SETTINGS.aimed_rad):  # once is not enough
+        navigator.see(seen(44.0, heading_rad=heading_rad))
+        assert navigator.phase is Phase.AIM
     navigator.see(seen(44.0, heading_rad=SETTINGS.aimed_rad))
     assert navigator.phase is Phase.ADVANCE
     assert navigator.command(0.04, permitted=True) == Command(SETTINGS.slow_mm_s, 0.0)

@@ -52,15 +52,15 @@ def test_what_is_said_is_what_is_read(tmp_path: Path) -> None:
         stamps = []
 
         def say() -> bool:
-            """Until the file has grown: what is sent while it is discovered is not recorded."""
+            """Until all is heard: what is sent while they discover each other is lost."""
             stamps.append(STAMP_NS + len(stamps))
             header = Header(stamp=ns_to_stamp(stamps[-1]))
             ends["/lateral/image"].publish(array_to_image(pixels, header))
             ends["/lateral/motion_permitted"].publish(Bool(data=True))
             ends["/diagnostics"].publish(DiagnosticArray())
-            return len(stamps) > 20
+            return all(f"Recording {topic}\n" in process.output for topic in ends)
 
-        wait_until(say, "twenty messages", every=0.05)
+        wait_until(say, "all topics", every=0.05)
         process.interrupt()
         assert process.wait() == 0, process.output
         assert "Traceback" not in process.output

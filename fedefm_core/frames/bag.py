@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
 from fedefm_core.errors import FrameError
@@ -64,9 +65,13 @@ def read_messages(path: Path, topics: Collection[str]) -> Iterator[RecordedMessa
     with _open(path) as reader:
         wanted = [c for c in reader.connections if c.topic in topics]
         for connection, received_ns, raw in reader.messages(wanted) if wanted else ():
-            yield RecordedMessage(
-                connection.topic, received_ns, types.deserialize_cdr(raw, connection.msgtype)
-            )
+            try:
+                data = types.deserialize_cdr(raw, connection.msgtype)
+            except SerdeError as error:
+                raise FrameError(
+                    f"{path} holds a message on '{connection.topic}' that cannot be read: {error}"
+                ) from error
+            yield RecordedMessage(connection.topic, received_ns, data)
 
 
 def image_topics(topics: Mapping[str, str]) -> list[str]:
