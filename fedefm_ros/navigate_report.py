@@ -362,9 +362,11 @@ def print_summary(report: Mapping[str, Any], folder: Path) -> None:
         f"Motion without permission: {report['motion_without_permission']} of "
         f"{report['motion_checked_samples']} samples."
     )
+    video = "navigate.mp4 (VLC, mpv or ffplay), " if report["loop"] == "nodes" else ""
+    recordings = ", all messages in recordings" if video else ""
     console.print(
-        f"Look at {folder}/navigate.mp4 (VLC, mpv or ffplay), navigate.png and troubles.png; all "
-        "figures are in report.json, all messages in recordings.",
+        f"Look at {folder}: {video}navigate.png and troubles.png; all figures are in "
+        f"report.json{recordings}.",
         soft_wrap=True,
     )
 

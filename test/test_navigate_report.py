@@ -100,7 +100,7 @@ def write_case(path: Path, late_s: float) -> Path:
     for step in range(251):
         seconds = step * 0.02
         fed = float(np.clip(seconds - 1.0, 0.0, 2.0 + late_s)) / 100
-        write(interface.ROBOT_JOINTS, seconds, JointState(position=[fed, 0.0], velocity=[0.0] * 2))
+        write(interface.ROBOT_JOINTS, seconds, joints(fed))
     for seconds, yes in ((0.0, "false"), (1.0, "true"), (3.0, "false")):
         values = {"permitted": yes, "withdrawn_by": "jump"}
         write(interface.MOTION_STATE, seconds, status(values))
@@ -116,6 +116,11 @@ def write_case(path: Path, late_s: float) -> Path:
     )
     bag.close()
     return path
+
+
+def joints(fed_m: float) -> JointState:
+    """As the robot tells them."""
+    return JointState(name=list(interface.JOINTS), position=[fed_m, 0.0], velocity=[0.0] * 2)
 
 
 def status(values: dict[str, object]) -> DiagnosticArray:
