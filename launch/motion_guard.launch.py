@@ -14,10 +14,12 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from fedefm_ros.entry import END_WITH
+from fedefm_ros.launch_values import number
 from fedefm_ros.transport import large_data_variables
 from launch import LaunchContext, LaunchDescription
 
 NAME = "motion_guard_node"
+RATE_RANGE = 1.0, 1000.0  # what the guard takes
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -62,8 +64,8 @@ def nodes(context: LaunchContext) -> list[Node]:
         raise RuntimeError(f"Launch argument 'params_file': there is no file '{file}'.")
     parameters = [file] if file else []
     if given["camera_rate"]:
-        rate = ParameterValue(given["camera_rate"], value_type=float)
-        parameters.append({"camera_rate_hz": rate})
+        rate = number("camera_rate", given["camera_rate"], *RATE_RANGE)
+        parameters.append({"camera_rate_hz": ParameterValue(rate, value_type=float)})
     guard = Node(
         package="fedefm_ros",
         executable=NAME,

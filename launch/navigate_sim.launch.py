@@ -15,10 +15,13 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from fedefm_ros.entry import END_WITH
+from fedefm_ros.launch_values import number
 from fedefm_ros.transport import large_data_variables
 from launch import LaunchContext, LaunchDescription
 
 SOURCE_DETECTOR_DISTANCE = 1.0  # m; one number for both ends
+RATE_RANGE = 1.0, 60.0  # what both fluoroscopy_node and the guard take
+SEED_RANGE = 0, 2**31 - 1
 
 ARGUMENTS = [
     DeclareLaunchArgument("seed", default_value="0", description="Of the case to play."),
@@ -54,8 +57,8 @@ def generate_launch_description() -> LaunchDescription:
 def nodes(context: LaunchContext) -> list[Node]:
     """The five nodes of the loop, and record_node when there is something to record to."""
     given = context.launch_configurations
-    rate = ParameterValue(given["rate"], value_type=float)
-    seed = ParameterValue(given["seed"], value_type=int)
+    rate = ParameterValue(number("rate", given["rate"], *RATE_RANGE), value_type=float)
+    seed = ParameterValue(int(number("seed", given["seed"], *SEED_RANGE)), value_type=int)
     xray = {"seed": seed, "trouble": given["trouble"], "rate": rate}
     xray["source_detector_distance"] = SOURCE_DETECTOR_DISTANCE
     segmentation = {"autostart": True, "source_detector_distance": SOURCE_DETECTOR_DISTANCE}
@@ -79,7 +82,7 @@ def node(name: str, parameters: dict, given: dict, respawn: bool = False) -> Nod
         executable=name,
         name=name,
         namespace=given["namespace"],
-        parameters=[parameters],
+        parameters=[parameters] if parameters else [],
         ros_arguments=["--log-level", given["log_level"]],
         additional_env={END_WITH: str(os.getpid()), **large_data_variables()},
         output="screen",

@@ -16,6 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from fedefm_ros.entry import END_WITH
+from fedefm_ros.launch_values import number
 from fedefm_ros.transport import large_data_variables
 from launch import LaunchContext, LaunchDescription
 
@@ -157,20 +158,6 @@ def transport_environment(transport: str, has_source: bool) -> dict[str, str]:
     if transport == "default" or (transport == "auto" and not has_source):
         return {}
     return large_data_variables()
-
-
-def number(name: str, value: str, minimum: float, maximum: float) -> float:
-    """The value of a launch argument as a float between minimum and maximum, both included."""
-    try:
-        parsed = float(value)
-    except ValueError:
-        parsed = float("nan")
-    if not minimum <= parsed <= maximum:
-        raise RuntimeError(
-            f"Launch argument '{name}' must be a number from {minimum:g} to {maximum:g} "
-            f"(got '{value}')."
-        )
-    return parsed
 
 
 def text(value: str) -> ParameterValue:

@@ -52,6 +52,14 @@ def test_it_starts_the_guard_with_the_transport_that_is_asked_for(
     assert (wide.items() <= added.items()) is (transport == "large_data")
 
 
+def test_a_camera_rate_goes_to_the_guard(launch_file: ModuleType) -> None:
+    (node,) = started(launch_file, camera_rate="7.5")
+    (given,) = node._Node__parameters
+    assert [name[0].text for name in given] == ["camera_rate_hz"]
+    with pytest.raises(RuntimeError, match="'camera_rate' must be a number"):
+        started(launch_file, camera_rate="slow")
+
+
 def test_a_missing_params_file_is_answered_with_a_sentence(launch_file: ModuleType) -> None:
     with pytest.raises(RuntimeError, match=r"'params_file': there is no file '/nowhere.yaml'"):
         started(launch_file, params_file="/nowhere.yaml")

@@ -64,6 +64,14 @@ def test_what_perceives_and_what_guards_start_anew(launch_file: ModuleType) -> N
     assert again == ["segmentation_node", "motion_guard_node"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("rate", "fast"), ("rate", "0"), ("seed", "-1")])
+def test_wrong_numbers_are_answered_with_a_sentence(
+    launch_file: ModuleType, name: str, value: str
+) -> None:
+    with pytest.raises(RuntimeError, match=rf"'{name}' must be a number from .*got '{value}'"):
+        started(launch_file, **{name: value})
+
+
 def test_a_recording_adds_the_record_node(launch_file: ModuleType) -> None:
     nodes = started(launch_file, record="runs/a")
     assert [node.node_executable for node in nodes] == [*LOOP, "record_node"]
