@@ -119,8 +119,10 @@ def write_case(path: Path, late_s: float) -> Path:
 
 
 def joints(fed_m: float) -> JointState:
-    """As the robot tells them."""
-    return JointState(name=list(interface.JOINTS), position=[fed_m, 0.0], velocity=[0.0] * 2)
+    """With all fields: after an empty last one serialize_message leaves bytes, DDS does not."""
+    nothing = [0.0, 0.0]
+    names = list(interface.JOINTS)
+    return JointState(name=names, position=[fed_m, 0.0], velocity=nothing, effort=nothing)
 
 
 def status(values: dict[str, object]) -> DiagnosticArray:
