@@ -26,6 +26,7 @@ from fedefm_ros.demo_report import percentiles
 Array = npt.NDArray[np.float64]
 
 MAY_STOP_WITHIN_S = 0.1
+_SAME_S = 1e-6  # by which floats of equal stamps may differ
 REACHED_MM = 5.0  # the true tip, from the target
 MM_PER_M = 1000.0
 NONE = "none"
@@ -255,7 +256,7 @@ def figures(episode: Episode) -> dict[str, Any]:
         ),
         "samples": len(episode.drive.seconds),
         "samples_that_moved": len(late),
-        "samples_that_moved_without_permission": int((late > MAY_STOP_WITHIN_S).sum()),
+        "samples_that_moved_without_permission": int((late > MAY_STOP_WITHIN_S + _SAME_S).sum()),
         "last_motion_after_permission_ms": round(
             1e3 * float(late[np.isfinite(late)].max(initial=0.0)), 1
         ),
