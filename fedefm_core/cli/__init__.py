@@ -13,8 +13,8 @@ from fedefm_core.cli import (  # noqa: F401 - each adds its verb to app
     finetune,
     predict,
     pretrain,
-    report_runs,
     replay,
+    report_runs,
     simulate,
     topology,
 )
