@@ -6,6 +6,10 @@ PYTHON ?= python3
 SOURCE ?=
 # Frames a second; 0 is the source's own, or fewer where this machine does not segment so many.
 RATE ?= 0
+# Folder to make for an MCAP recording of the demo; empty: none.
+RECORD ?=
+# Cases of the closed loop, each in a vessel tree of its own.
+SEEDS ?= 20
 # Parallel test processes; each has a ROS_DOMAIN_ID of its own.
 JOBS ?= 2
 # Training and export of the shipped model.
@@ -22,10 +26,11 @@ EDITABLE := --no-build-isolation -e
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo federate-demo test test-slow lint format model model-export clean distclean
+.PHONY: help demo navigate federate-demo test test-slow lint format model model-export clean distclean
 
 help:
-	@echo 'make demo [SOURCE=path] [RATE=hz]  300 frames through ROS 2 on this machine; results in out/demo'
+	@echo 'make demo [SOURCE=path] [RATE=hz] [RECORD=path]  300 frames through ROS 2 on this machine; results in out/demo'
+	@echo 'make navigate [SEEDS=n]  steer a wire to its target in simulation, by what the nodes see; out/navigate'
 	@echo 'make federate-demo       three hospitals on this machine train together by NVIDIA FLARE; one loses power'
 	@echo 'make test                linters, types and the quick tests'
 	@echo 'make test-slow           the tests that take long'
@@ -35,7 +40,10 @@ help:
 	@echo 'make clean               remove what was built; distclean also removes $(VENV)'
 
 demo: $(VENV)/.has-demo
-	$(BIN)/python -m fedefm_ros.demo --source "$(SOURCE)" --rate $(RATE) --out out/demo
+	$(BIN)/python -m fedefm_ros.demo --source "$(SOURCE)" --rate $(RATE) --record "$(RECORD)" --out out/demo
+
+navigate: $(VENV)/.has-demo
+	$(BIN)/python -m fedefm_ros.navigate --seeds $(SEEDS) --out out/navigate
 
 federate-demo: $(VENV)/.has-federated
 	$(BIN)/python -m fedefm_core.federation.flare.demo --out out/federate-demo

@@ -115,8 +115,12 @@ setup(
     entry_points={
         "console_scripts": [
             "fedefm_core = fedefm_core.cli:main",
+            "fluoroscopy_node = fedefm_ros.entry:fluoroscopy_node",
+            "follower_robot_node = fedefm_ros.entry:follower_robot_node",
             "motion_guard_node = fedefm_ros.entry:motion_guard_node",
+            "navigation_node = fedefm_ros.entry:navigation_node",
             "playback_node = fedefm_ros.entry:playback_node",
+            "record_node = fedefm_ros.entry:record_node",
             "segmentation_node = fedefm_ros.entry:segmentation_node",
         ],
     },

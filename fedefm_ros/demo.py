@@ -16,17 +16,15 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 
@@ -37,20 +35,17 @@ from fedefm_core.provenance import file_sha256, provenance
 from fedefm_core.simulation import KINDS
 from fedefm_ros import interface
 from fedefm_ros.children import (
-    Child,
     ChildError,
-    check_alive,
-    check_clean_end,
     start_node,
-    stop_node,
 )
 from fedefm_ros.demo_pictures import draw_run
 from fedefm_ros.demo_rate import MIN_ANSWERS, answered_hz, rate_held
 from fedefm_ros.demo_report import percentiles, print_summary, read_sent, summarise
 from fedefm_ros.playback import SIMULATOR, PlaybackSource, open_playback
 from fedefm_ros.recorder import Recorder, Recording
-from fedefm_ros.runner import SIGNALS, set_on_signals
+from fedefm_ros.runner import SIGNALS
 from fedefm_ros.transport import LARGE_DATA, claim_domain, large_data_environment
+from fedefm_ros.watch import WaitError, Watch, spinning, watching
 
 POLL_S = 0.05
 ANSWER_TIMEOUT_S = 30.0  # for what a node says at once
@@ -68,13 +63,10 @@ RATE_HELP = (
 REPORT, SENT_LOG = "report.json", "sent.jsonl"
 
 
-class DemoError(Exception):
-    """The demo could not be done; the message says what did not come."""
-
-
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; source '' is the simulator, model '' the shipped default.
+    """What was asked for; source '' is the simulator, model '' the shipped default, record '' no
+    recording.
 
     rate: 0 is the source's own, or less where this machine does not segment so many.
     """
@@ -89,6 +81,7 @@ class Options:
     seed: int
     domain: int
     timeout: float
+    record: str = ""
 
     @property
     def logs(self) -> Path:
@@ -103,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     try:
         report = run(options)
-    except (DemoError, ChildError, FedefmError, OSError) as error:
+    except (WaitError, ChildError, FedefmError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -124,7 +117,7 @@ def run(options: Options) -> dict[str, Any]:
     """Play, record, draw and write the report, which is returned.
 
     Raises FrameError or ModelFileError before anything is started, ChildError when a node died,
-    DemoError when nothing came back in time.
+    WaitError when nothing came back in time.
     """
     source = _open(options)
     model = resolve_model(options.model or None)
@@ -203,7 +196,7 @@ def _play(options: Options, source: PlaybackSource, model: Path) -> tuple[Record
     os.environ.update(environment)  # this process takes part in the domain too
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        with _watching() as watch, _spinning(Recorder()) as recorder:
+        with watching() as watch, spinning(Recorder()) as recorder:
             rate = _run_nodes(options, source, model, recorder, watch)
             recording = recorder.recording()
     finally:
@@ -223,6 +216,9 @@ def _run_nodes(
     watch.children.append(
         start_node("segmentation_node", _segmenting(options, model), options.logs)
     )
+    if options.record:
+        path = str(Path(options.record).resolve())
+        watch.children.append(start_node("record_node", {"path": path}, options.logs))
     # playback_node rehearses with the first frame: an answer proves that discovery is over.
     watch.wait(recorder.has_answer, options.timeout, "an answer to the first frame")
     rate = Rate(source.rate_hz, source.rate_hz)
@@ -293,76 +289,6 @@ def _playing(options: Options) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True)
-class Watch:
-    """The started nodes, and whether somebody interrupted: each wait looks after both."""
-
-    children: list[Child]
-    interrupted: threading.Event
-
-    def wait(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Wait for what; raise DemoError after timeout_s, else as poll does."""
-        if not self.poll(condition, timeout_s):
-            logs = ", ".join(str(child.log) for child in self.children)
-            raise DemoError(f"Waited {timeout_s:g} s in vain for {what}. Logs: {logs}")
-
-    def poll(self, condition: Callable[[], bool], timeout_s: float) -> bool:
-        """True as soon as condition holds, False after timeout_s.
-
-        Raises ChildError when a node died, KeyboardInterrupt when interrupted.
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            check_alive(self.children)
-            if condition():
-                return True
-            if time.monotonic() > deadline:
-                return False
-            if self.interrupted.wait(POLL_S):
-                raise KeyboardInterrupt
-
-
-@contextmanager
-def _watching() -> Iterator[Watch]:
-    """A watch whose nodes are stopped at the end; signals only set a flag until then.
-
-    So no signal can come between the start of a node and the note that it must be stopped.
-    """
-    watch = Watch([], threading.Event())
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
-    set_on_signals(watch.interrupted)
-    try:
-        yield watch
-    finally:
-        for child in reversed(watch.children):
-            stop_node(child)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    check_clean_end(watch.children)
-    if watch.interrupted.is_set():
-        raise KeyboardInterrupt
-
-
-@contextmanager
-def _spinning(recorder: Recorder) -> Iterator[Recorder]:
-    """Let recorder receive in a thread of its own."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(recorder)
-
-    def spin() -> None:
-        with suppress(ExternalShutdownException, ShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, name="recorder")
-    thread.start()
-    try:
-        yield recorder
-    finally:
-        executor.shutdown()
-        thread.join()
-        recorder.destroy_node()
-
-
 def _parse(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(prog="python -m fedefm_ros.demo", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -374,6 +300,7 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--kind", default="", choices=("", *KINDS), help="of simulated images")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the simulator")
+    parser.add_argument("--record", default="", help="folder to make for an MCAP recording")
     parser.add_argument("--domain", type=int, default=0, help="ROS domain; 0: one that is free")
     parser.add_argument(
         "--timeout",

@@ -60,7 +60,7 @@ def draw_run(
     panels: dict[int, Image] = {}
     chosen = _spread([n for n, s in enumerate(sent) if s.stamp_ns in recording.masks], len(sent))
     grey = np.zeros((1, 1), np.uint8)
-    with _video(folder / "overlay.mp4", source.rate_hz) as write:
+    with opened_video(folder / "overlay.mp4", source.rate_hz) as write:
         for number, (line, played) in enumerate(replay(source, sent)):
             record = frame_record(line, played, recording)
             grey = to_grey8(played.frame)
@@ -123,7 +123,7 @@ def with_caption(panel: Image, text: str) -> Image:
 
 
 @contextmanager
-def _video(path: Path, rate_hz: float) -> Iterator[Callable[[Image], None]]:
+def opened_video(path: Path, rate_hz: float) -> Iterator[Callable[[Image], None]]:
     """A function that appends a picture to the video; the first one sets its size."""
     writer = cv2.VideoWriter()
 

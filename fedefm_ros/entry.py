@@ -19,14 +19,34 @@ END_WITH = "FEDEFM_END_WITH"
 _PR_SET_PDEATHSIG = 1
 
 
+def fluoroscopy_node() -> None:
+    """Run fluoroscopy_node."""
+    start("fluoroscopy_node")
+
+
+def follower_robot_node() -> None:
+    """Run follower_robot_node."""
+    start("follower_robot_node")
+
+
 def motion_guard_node() -> None:
     """Run motion_guard_node."""
     start("motion_guard_node")
 
 
+def navigation_node() -> None:
+    """Run navigation_node."""
+    start("navigation_node")
+
+
 def playback_node() -> None:
     """Run playback_node."""
     start("playback_node")
+
+
+def record_node() -> None:
+    """Run record_node."""
+    start("record_node")
 
 
 def segmentation_node() -> None:

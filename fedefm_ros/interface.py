@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The topics and services of our nodes, name -> type: what a node creates its ends from.
 
-Those of segmentation_node come first, those of motion_guard_node last.
+Those of segmentation_node come first, then those of motion_guard_node, last those of the simulated
+robot and what it moves.
 
 Relative names fall in the node's namespace, '~' is the node's own name.
 """
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PointStamped, PoseWithCovarianceStamped
+from geometry_msgs.msg import PointStamped, PoseWithCovarianceStamped, TwistStamped
 from nav_msgs.msg import Path
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Bool, Float64
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import Trigger
 
 NODE_NAME = "segmentation_node"
@@ -67,4 +68,21 @@ GUARD_OUTPUTS = {
     MOTION_PERMITTED: Bool,
     MOTION_STATE: DiagnosticArray,
     DIAGNOSTICS: DiagnosticArray,
+}
+
+# The closed loop without a robot. follower_robot_node has CRTK's names for its topics.
+ROBOT_COMMAND = "robot/servo_cv"
+ROBOT_JOINTS = "robot/measured_js"
+JOINTS = ("insertion", "rotation")  # m, rad
+NAVIGATION_PLAN = "navigation/plan"
+NAVIGATION_STATE = "navigation/state"
+TRUE_TIP = "simulation/tip"
+TROUBLE = "simulation/trouble"
+LOOP_TOPICS = {
+    ROBOT_COMMAND: TwistStamped,
+    ROBOT_JOINTS: JointState,
+    NAVIGATION_PLAN: Path,
+    NAVIGATION_STATE: DiagnosticArray,
+    TRUE_TIP: PointStamped,
+    TROUBLE: String,
 }

@@ -24,6 +24,7 @@ from fedefm_core.perception.types import LabelMap
 RATE_WINDOW_S = 1.0  # over which frames are counted
 MAX_CLOCK_STEP_S = 0.05  # by which clock and steady time may part between two calls
 MAX_PENDING = 8  # frames of which something is still to come
+PROCESSING = ("TRACKING", "LOST")  # states in which tips are told
 
 Point = tuple[float, float]
 
@@ -61,29 +62,41 @@ class Reason(str, Enum):
 class GuardSettings(Settings):
     """When the robot may move. Pixels are those of the input image.
 
-    recovery_time_s: of good tracking before permission comes, or comes back. state_timeout_s:
-    longest silence of `state`. frame_timeout_s: longest time from one good frame to the next.
-    max_age_s, max_future_s: how old the stamp of the newest good frame may be, and how far ahead.
-    max_pause_s: longest time between two calls; more, and nobody watched in between.
-    min_rate_hz: good frames in the last second. max_jump_px, max_speed_px_s,
-    max_length_change_px: of tip and instrument from one frame to the next. max_sigma_px: largest
-    standard deviation of the tip. max_mask_distance_px: from the tip to the nearest pixel of its
-    instrument in the mask. require_metres: each frame must also bring the tip in metres.
+    camera_rate_hz: at which the camera sends. recovery_time_s: of good tracking before permission
+    comes, or comes back. state_timeout_s: longest silence of `state`. max_gap_frames: longest
+    time from one good frame to the next, in periods of the camera. max_age_s, max_future_s: how
+    old a good frame may be when it has come, by its stamp, and how far ahead. max_pause_s: longest
+    time between two calls; more, and nobody watched in between. min_rate_share: good frames in the
+    last second over those of the camera. max_jump_px, max_speed_px_s, max_length_change_px: of tip
+    and instrument from one frame to the next. max_sigma_px: largest standard deviation of the tip.
+    max_mask_distance_px: from the tip to the nearest pixel of its instrument in the mask.
+    require_metres: each frame must also bring the tip in metres.
     """
 
+    camera_rate_hz: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     recovery_time_s: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     state_timeout_s: float = Field(default=0.08, gt=0, allow_inf_nan=False)
-    frame_timeout_s: float = Field(default=0.09, gt=0, allow_inf_nan=False)
+    max_gap_frames: float = Field(default=2.7, gt=1, allow_inf_nan=False)
     max_age_s: float = Field(default=0.2, gt=0, allow_inf_nan=False)
     max_future_s: float = Field(default=0.05, ge=0, allow_inf_nan=False)
     max_pause_s: float = Field(default=0.1, gt=0, allow_inf_nan=False)
-    min_rate_hz: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    min_rate_share: float = Field(default=0.33, gt=0, le=1, allow_inf_nan=False)
     max_jump_px: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     max_speed_px_s: float = Field(default=800.0, gt=0, allow_inf_nan=False)
     max_length_change_px: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     max_sigma_px: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     max_mask_distance_px: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     require_metres: bool = False
+
+    @property
+    def frame_timeout_s(self) -> float:
+        """Longest time from one good frame to the next."""
+        return self.max_gap_frames / self.camera_rate_hz
+
+    @property
+    def min_rate_hz(self) -> float:
+        """Fewest good frames in a second."""
+        return self.min_rate_share * self.camera_rate_hz
 
 
 @dataclass(frozen=True)
@@ -141,10 +154,10 @@ class Decision:
 
 
 def check_state(report: Report) -> Problem | None:
-    """The state is TRACKING and the instrument is followed."""
+    """The instrument is followed; the state may be LOST because the other one is."""
+    if report.state in PROCESSING and report.track in ("TRACKED", "BRIDGED"):
+        return None
     if report.state == "TRACKING":
-        if report.track in ("TRACKED", "BRIDGED"):
-            return None
         return Problem(
             Reason.NOT_FOLLOWED, f"The instrument is not followed: {report.track or 'no track'}"
         )
@@ -154,18 +167,19 @@ def check_state(report: Report) -> Problem | None:
 
 
 def check_age(age_s: float, settings: GuardSettings) -> Problem | None:
-    """The newest good frame is of the present."""
+    """The newest good frame was of the present when it came."""
     if -settings.max_future_s <= age_s <= settings.max_age_s:
         return None
     if age_s < 0:
         return Problem(
             Reason.FROM_FUTURE,
-            f"The newest frame's stamp is {-age_s:.3f} s in the future: is 'use_sim_time' the "
-            "same here and at the publisher, and are their clocks in step?",
+            f"The newest frame came with a stamp {-age_s:.3f} s in the future: is 'use_sim_time' "
+            "the same here and at the publisher, and are their clocks in step?",
         )
     return Problem(
         Reason.TOO_OLD,
-        f"The newest frame is {age_s:.3f} s old, more than max_age_s = {settings.max_age_s:g}",
+        f"The newest frame was {age_s:.3f} s old when it came, more than "
+        f"max_age_s = {settings.max_age_s:g}",
     )
 
 
@@ -179,7 +193,7 @@ def check_rate(
     return Problem(
         Reason.SLOW,
         f"{rate_hz:.0f} good frames in the last second, fewer than "
-        f"min_rate_hz = {settings.min_rate_hz:g}",
+        f"{settings.min_rate_hz:.3g}: is camera_rate_hz = {settings.camera_rate_hz:g} right?",
     )
 
 
@@ -415,7 +429,8 @@ class MotionGuard:
         silent_s = now.steady_s - evidence.frame_at
         if evidence.frame_ns is None or not 0 <= silent_s <= settings.frame_timeout_s:
             return Problem(Reason.NO_FRAME, self._what_is_missing(silent_s))
-        return check_age((now.clock_ns - evidence.frame_ns) / 1e9, settings) or check_rate(
+        age_s = (now.clock_ns - evidence.frame_ns) / 1e9
+        return check_age(age_s - silent_s, settings) or check_rate(
             evidence.arrivals_s, now.steady_s, settings
         )
 
@@ -485,7 +500,7 @@ class MotionGuard:
             )
         problem = None if before is None else check_step(before, tip, self.settings)
         report = self._evidence.report
-        if problem is None and report is not None and report.state == "TRACKING":
+        if problem is None and report is not None and report.state in PROCESSING:
             problem = None if report.has_tip else self._check_contradiction(report)
         if problem is None:
             frame = self._frame(tip.stamp_ns)

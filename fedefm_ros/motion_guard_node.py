@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PointStamped, PoseWithCovarianceStamped
 from rclpy.clock import Clock, ClockType
@@ -171,13 +172,14 @@ class MotionGuardNode(Node):
             self._publish_permitted(decision)
 
     def _publish_permitted(self, decision: Decision) -> None:
+        stamp = self.get_clock().now().to_msg()
         self._permitted.publish(Bool(data=decision.permitted))
         before, self._told = self._told, decision
         if before is None or before.permitted is not decision.permitted:
             self._log(decision)
         changed = before is None or before.reason is not decision.reason
         if changed or time.monotonic() - self._state_told_at >= MOTION_STATE_PERIOD_S:
-            self._state.publish(self._status(decision))
+            self._state.publish(self._status(decision, stamp))
             self._state_told_at = time.monotonic()
 
     def _log(self, decision: Decision) -> None:
@@ -188,9 +190,11 @@ class MotionGuardNode(Node):
 
     def _publish_diagnostics(self) -> None:
         if self._told is not None:
-            self._diagnostics.publish(self._status(self._told))
+            stamp = self.get_clock().now().to_msg()
+            self._diagnostics.publish(self._status(self._told, stamp))
 
-    def _status(self, decision: Decision) -> DiagnosticArray:
+    def _status(self, decision: Decision, stamp: Time) -> DiagnosticArray:
+        """stamp: of the decision, before `motion_permitted` told it."""
         withdrawn = self._guard.withdrawn
         name = self.get_fully_qualified_name().lstrip("/")
         values: dict[str, object] = {
@@ -206,7 +210,6 @@ class MotionGuardNode(Node):
             },
         }
         text = f"{'Permitted' if decision.permitted else 'Not permitted'}: {decision.text}"
-        stamp = self.get_clock().now().to_msg()
         return status_message(stamp, f"{name}: motion", level_of(decision), text, values)
 
     def _was_permitted(self) -> bool:

@@ -14,6 +14,14 @@ INSTRUMENT = "instrument"
 _DEFAULTS = GuardSettings()
 RULES = (
     ParameterSpec(
+        "camera_rate_hz",
+        _DEFAULTS.camera_rate_hz,
+        "Frames a second that the camera sends; what is a gap, and what is slow, follows from it.",
+        unit="Hz",
+        minimum=1.0,
+        maximum=1000.0,
+    ),
+    ParameterSpec(
         "recovery_time_s",
         _DEFAULTS.recovery_time_s,
         "Of good tracking without a gap, before permission comes, or comes back.",
@@ -30,17 +38,17 @@ RULES = (
         maximum=10.0,
     ),
     ParameterSpec(
-        "frame_timeout_s",
-        _DEFAULTS.frame_timeout_s,
-        "Longest time from one good frame to the next; more than 1 / frame rate.",
-        unit="s",
-        minimum=0.01,
-        maximum=10.0,
+        "max_gap_frames",
+        _DEFAULTS.max_gap_frames,
+        "Longest time from one good frame to the next, in periods of the camera.",
+        unit="periods",
+        minimum=1.1,
+        maximum=30.0,
     ),
     ParameterSpec(
         "max_age_s",
         _DEFAULTS.max_age_s,
-        "Of the newest good frame, by its stamp.",
+        "Of a good frame when it has come, by its stamp.",
         unit="s",
         minimum=0.01,
         maximum=10.0,
@@ -62,12 +70,11 @@ RULES = (
         maximum=10.0,
     ),
     ParameterSpec(
-        "min_rate_hz",
-        _DEFAULTS.min_rate_hz,
-        "Good frames in the last second.",
-        unit="Hz",
-        minimum=1.0,
-        maximum=1000.0,
+        "min_rate_share",
+        _DEFAULTS.min_rate_share,
+        "Good frames in the last second over those that the camera sends.",
+        minimum=0.01,
+        maximum=1.0,
     ),
     ParameterSpec(
         "max_jump_px",

@@ -90,3 +90,10 @@ def quiet_publisher() -> PublisherEventCallbacks:
 def quiet_subscription() -> SubscriptionEventCallbacks:
     """As quiet_publisher."""
     return SubscriptionEventCallbacks(use_default_callbacks=False)
+
+
+def permission_events(
+    deadline: Callable[[Any], None], liveliness: Callable[[Any], None]
+) -> SubscriptionEventCallbacks:
+    """Callbacks of who listens to `motion_permitted`: the guard is late, or gone."""
+    return SubscriptionEventCallbacks(deadline=deadline, liveliness=liveliness)

@@ -11,12 +11,15 @@ import os
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from fedefm_ros.entry import END_WITH
+from fedefm_ros.launch_values import number
 from fedefm_ros.transport import large_data_variables
 from launch import LaunchContext, LaunchDescription
 
 NAME = "motion_guard_node"
+RATE_RANGE = 1.0, 1000.0  # what the guard takes
 
 ARGUMENTS = [
     DeclareLaunchArgument(
@@ -33,6 +36,11 @@ ARGUMENTS = [
         choices=["default", "large_data"],
         description="As segmentation_node has it: large_data when that was started with a source "
         "or with transport:=large_data.",
+    ),
+    DeclareLaunchArgument(
+        "camera_rate",
+        default_value="",
+        description="Frames a second that the camera sends; empty: as params_file says, else 30.",
     ),
     DeclareLaunchArgument(
         "log_level",
@@ -54,12 +62,16 @@ def nodes(context: LaunchContext) -> list[Node]:
     file = given["params_file"]
     if file and not os.path.isfile(file):  # launch_ros only warns, and the defaults would run
         raise RuntimeError(f"Launch argument 'params_file': there is no file '{file}'.")
+    parameters = [file] if file else []
+    if given["camera_rate"]:
+        rate = number("camera_rate", given["camera_rate"], *RATE_RANGE)
+        parameters.append({"camera_rate_hz": ParameterValue(rate, value_type=float)})
     guard = Node(
         package="fedefm_ros",
         executable=NAME,
         name=NAME,
         namespace=given["namespace"],
-        parameters=[file] if file else [],
+        parameters=parameters,
         ros_arguments=["--log-level", given["log_level"]],
         additional_env={
             END_WITH: str(os.getpid()),

@@ -16,6 +16,7 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from fedefm_ros.entry import END_WITH
+from fedefm_ros.launch_values import number
 from fedefm_ros.transport import large_data_variables
 from launch import LaunchContext, LaunchDescription
 
@@ -83,10 +84,16 @@ ARGUMENTS = [
         description="Publish images with the result drawn in, while somebody subscribes.",
     ),
     DeclareLaunchArgument(
+        "record",
+        default_value="",
+        description="Folder to make for an MCAP recording of inputs, outputs and diagnostics; "
+        "empty: none.",
+    ),
+    DeclareLaunchArgument(
         "log_level",
         default_value="info",
         choices=["debug", "info", "warn", "error", "fatal"],
-        description="Of both nodes.",
+        description="Of all nodes.",
     ),
 ]
 
@@ -97,7 +104,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def nodes(context: LaunchContext) -> list[Node]:
-    """segmentation_node, and playback_node when there is a source."""
+    """segmentation_node, playback_node when there is a source, record_node when asked for."""
     given = context.launch_configurations
     file = given["params_file"]
     if file and not os.path.isfile(file):  # launch_ros only warns, and the defaults would run
@@ -110,20 +117,20 @@ def nodes(context: LaunchContext) -> list[Node]:
     if given["rate"]:
         rate = number("rate", given["rate"], *RATE_RANGE)
         playback["rate"] = ParameterValue(rate, value_type=float)
-    if not given["source"]:
-        return [node("segmentation_node", parameters, given)]
-    # Neither ends by itself: playback that does cannot play the source, and without
-    # segmentation it plays to nobody. Then all is over.
-    return [
-        node("segmentation_node", parameters, given, on_exit=[Shutdown()]),
-        node("playback_node", playback, given, on_exit=[Shutdown()]),
-    ]
+    # segmentation_node does not end by itself: one that died starts anew.
+    started = [node("segmentation_node", parameters, given, respawn=True, respawn_delay=1.0)]
+    if given["source"]:  # playback that ends cannot play the source: then all is over
+        started.append(node("playback_node", playback, given, on_exit=[Shutdown()]))
+    if given["record"]:  # so does a recording that cannot be written
+        record = {"path": text(given["record"])}
+        started.append(node("record_node", record, given, on_exit=[Shutdown()]))
+    return started
 
 
 def node(name: str, parameters: dict, given: dict, **more: object) -> Node:
-    """One of our nodes, with what both have in common."""
+    """One of our nodes, with what all have in common."""
     topic = given["image_topic"]
-    if given["image_transport"]:
+    if given["image_transport"] and name != "record_node":
         parameters = {**parameters, "image_transport": text(given["image_transport"])}
     return Node(
         package=PACKAGE,
@@ -151,20 +158,6 @@ def transport_environment(transport: str, has_source: bool) -> dict[str, str]:
     if transport == "default" or (transport == "auto" and not has_source):
         return {}
     return large_data_variables()
-
-
-def number(name: str, value: str, minimum: float, maximum: float) -> float:
-    """The value of a launch argument as a float between minimum and maximum, both included."""
-    try:
-        parsed = float(value)
-    except ValueError:
-        parsed = float("nan")
-    if not minimum <= parsed <= maximum:
-        raise RuntimeError(
-            f"Launch argument '{name}' must be a number from {minimum:g} to {maximum:g} "
-            f"(got '{value}')."
-        )
-    return parsed
 
 
 def text(value: str) -> ParameterValue:

@@ -41,10 +41,10 @@ RECOVERY_S = 0.3
 PATIENT = (
     f"recovery_time_s:={RECOVERY_S}",
     "state_timeout_s:=0.6",
-    "frame_timeout_s:=0.9",
+    "max_gap_frames:=27.0",
     "max_age_s:=2.0",
     "max_future_s:=0.5",
-    "min_rate_hz:=1.0",
+    "min_rate_share:=0.034",
     "max_pause_s:=1.0",
 )
 TIP_PX = np.array([31.0, 32.0])
@@ -96,7 +96,7 @@ class FakeSegmentation:
         last = LastResult(
             self._stamp_ns,
             *({kind: value} if has_tip else {} for value in (0.9, length_px, sigma_px)),
-            phases={kind: TrackPhase.TRACKED},
+            phases={kind: TrackPhase.LOST if state is State.LOST else TrackPhase.TRACKED},
         )
         stamp = self._node.get_clock().now().to_msg()
         self.state.publish(state_message(Verdict(state, "as played"), stamp, last, {}))

@@ -207,7 +207,7 @@ def test_many_frames_without_a_tip_do_not_hide_a_good_one() -> None:
 # --- what takes it away -----------------------------------------------------------------------
 
 BAD_EVENTS: dict[str, tuple[Callable[[Film], Decision], Reason]] = {
-    "LOST": (lambda f: f.report(state="LOST"), Reason.LOST),
+    "LOST": (lambda f: f.report(state="LOST", track="LOST"), Reason.LOST),
     "STALE": (lambda f: f.report(state="STALE", has_tip=False, track=""), Reason.STALE),
     "FAULT": (lambda f: f.report(state="FAULT", has_tip=False, track=""), Reason.FAULT),
     "a state of no known name": (lambda f: f.report(state="FINE"), Reason.UNREADABLE),
@@ -370,11 +370,21 @@ def test_old_frames_are_refused_however_regular_they_are() -> None:
 
 
 def test_too_few_frames_a_second_are_too_slow() -> None:
-    film = Film(GuardSettings(frame_timeout_s=0.5, max_age_s=1.0))
+    film = Film(GuardSettings(max_gap_frames=15))
     film.play(5.0, period_s=0.11)
     assert film.reason is Reason.SLOW
     film.play(5.0, period_s=0.09)
     assert film.permitted
+
+
+@pytest.mark.parametrize("rate_hz", [3.0, 7.5, 9.5, 15.0, 60.0])
+def test_a_slow_camera_is_judged_by_its_own_rate(rate_hz: float) -> None:
+    film = Film(GuardSettings(camera_rate_hz=rate_hz))
+    film.play(5.0, period_s=1 / rate_hz)
+    assert film.permitted
+    stamp_ns = film.stamp_ns
+    silent_s = limit_of_silence(film, lambda: film.report(frame_stamp_ns=stamp_ns))
+    assert silent_s == pytest.approx(2.7 / rate_hz, abs=0.0015)
 
 
 # --- clocks -----------------------------------------------------------------------------------
@@ -431,7 +441,7 @@ def test_no_steady_time_but_the_next_is_trusted(steady_s: float) -> None:
 
 
 def test_a_guard_that_did_not_run_trusts_nothing_from_before() -> None:
-    film = tracking_film(GuardSettings(state_timeout_s=5.0, frame_timeout_s=5.0, max_age_s=5.0))
+    film = tracking_film(GuardSettings(state_timeout_s=5.0, max_gap_frames=150, max_age_s=5.0))
     film.wait(SETTINGS.max_pause_s + 0.001)
     assert film.tick().reason is Reason.PAUSE
     assert film.guard.withdrawals == {Reason.PAUSE: 1}
@@ -444,7 +454,7 @@ EVENTS = st.tuples(
     st.sampled_from([*HEALTHY * 90, "repeat", *BAD_EVENTS]),
     st.floats(0.0, 0.05) | st.sampled_from([0.0, 0.01, PERIOD_S, PERIOD_S, PERIOD_S, 0.12]),
 )
-QUICK = GuardSettings(recovery_time_s=0.15, min_rate_hz=3.0)
+QUICK = GuardSettings(recovery_time_s=0.15, min_rate_share=0.1)
 
 
 @settings(max_examples=300)
@@ -594,11 +604,25 @@ def test_length_and_sigma_up_to_their_limits() -> None:
     assert check_sigma(0.0, SETTINGS) is None
 
 
-def test_only_a_followed_instrument_in_tracking_will_do() -> None:
+def test_the_other_instrument_may_be_lost() -> None:
+    film = tracking_film()
+    for _ in range(60):
+        film.tip()
+        film.report(state="LOST", track="TRACKED")
+        film.mask()
+        film.wait(PERIOD_S)
+    assert film.permitted
+    assert not film.guard.withdrawals
+
+
+def test_only_a_followed_instrument_will_do() -> None:
     good = Report("TRACKING", "", 1, True, "TRACKED")
     assert check_state(good) is None
     assert check_state(replace(good, track="BRIDGED")) is None
     assert check_state(replace(good, track="LOST")).reason is Reason.NOT_FOLLOWED
+    assert check_state(replace(good, state="LOST")) is None
+    assert check_state(replace(good, state="LOST", track="SEARCHING")).reason is Reason.LOST
+    assert check_state(replace(good, state="STALE")).reason is Reason.STALE
     assert check_state(replace(good, state="tracking")).reason is Reason.UNREADABLE
 
 

@@ -18,7 +18,7 @@ DECLARED = declared(LAUNCH_FILE)
 
 
 def test_every_argument_is_described_and_documented() -> None:
-    assert list(DECLARED) == ["namespace", "params_file", "transport", "log_level"]
+    assert list(DECLARED) == ["namespace", "params_file", "transport", "camera_rate", "log_level"]
     page = (REPOSITORY / "docs" / "ros.md").read_text()
     section = page.partition("## motion_guard_node")[2].partition("\n## ")[0]
     for name, keywords in DECLARED.items():
@@ -50,6 +50,14 @@ def test_it_starts_the_guard_with_the_transport_that_is_asked_for(
     assert END_WITH in added
     wide = {TRANSPORT_VARIABLE: LARGE_DATA, "ROS_LOCALHOST_ONLY": "0"}
     assert (wide.items() <= added.items()) is (transport == "large_data")
+
+
+def test_a_camera_rate_goes_to_the_guard(launch_file: ModuleType) -> None:
+    (node,) = started(launch_file, camera_rate="7.5")
+    (given,) = node._Node__parameters
+    assert [name[0].text for name in given] == ["camera_rate_hz"]
+    with pytest.raises(RuntimeError, match="'camera_rate' must be a number"):
+        started(launch_file, camera_rate="slow")
 
 
 def test_a_missing_params_file_is_answered_with_a_sentence(launch_file: ModuleType) -> None:

@@ -30,6 +30,7 @@ ARGUMENTS = [
     "transport",
     "autostart",
     "overlay",
+    "record",
     "log_level",
 ]
 
@@ -93,11 +94,23 @@ def ends_all(node: Any) -> bool:
 def test_a_source_adds_the_playback_node_and_sets_both_ends(launch_file: ModuleType) -> None:
     nodes = started(launch_file, source="sim")
     assert [node.node_executable for node in nodes] == ["segmentation_node", "playback_node"]
-    assert all(ends_all(node) for node in nodes)
+    assert [ends_all(node) for node in nodes] == [False, True]
     for node in nodes:
         assert environment(node)[TRANSPORT_VARIABLE] == LARGE_DATA
     for node in started(launch_file, source="sim", transport="default"):
         assert TRANSPORT_VARIABLE not in environment(node)
+
+
+def test_a_segmentation_node_that_died_starts_anew(launch_file: ModuleType) -> None:
+    for source in ("", "sim"):
+        assert started(launch_file, source=source)[0]._ExecuteLocal__respawn
+
+
+def test_a_recording_adds_the_record_node(launch_file: ModuleType) -> None:
+    *_, recorder = started(launch_file, record="runs/a", image_transport="compressed")
+    assert recorder.node_executable == "record_node"
+    assert parameters(recorder) == {"path"}
+    assert ends_all(recorder)
 
 
 def parameters(node: Any) -> set[str]:

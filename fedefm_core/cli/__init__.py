@@ -15,6 +15,7 @@ from fedefm_core.cli import (  # noqa: F401 - each adds its verb to app
     finetune,
     predict,
     pretrain,
+    replay,
     report_runs,
     simulate,
     topology,

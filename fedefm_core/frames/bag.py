@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
+from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
 from fedefm_core.errors import FrameError
@@ -34,6 +39,72 @@ def read_bag(path: Path, limits: FrameLimits = DEFAULT_LIMITS, topic: str | None
         seconds = reader.duration * 1e-9
     rate = (count - 1) / seconds if count > 1 and seconds > 0 else None
     return Clip(lambda: _decode_frames(path, chosen, limits), rate, count)
+
+
+@dataclass(frozen=True)
+class RecordedMessage:
+    """A message of any topic. received_ns: when it was recorded. data: has its type's fields."""
+
+    topic: str
+    received_ns: int
+    data: Any
+
+
+def recorded_topics(path: Path) -> dict[str, str]:
+    """Message type of each topic of a recording. Raises FrameError when it cannot be read."""
+    with _open(path) as reader:
+        return {connection.topic: connection.msgtype for connection in reader.connections}
+
+
+def read_messages(path: Path, topics: Collection[str]) -> Iterator[RecordedMessage]:
+    """All messages of these topics, as they came. Topics that are not there are passed over.
+
+    Raises FrameError when the recording cannot be read.
+    """
+    types = get_typestore(Stores.ROS2_HUMBLE)
+    with _open(path) as reader:
+        wanted = [c for c in reader.connections if c.topic in topics]
+        for connection, received_ns, raw in reader.messages(wanted) if wanted else ():
+            try:
+                data = types.deserialize_cdr(raw, connection.msgtype)
+            except SerdeError as error:
+                raise FrameError(
+                    f"{path} holds a message on '{connection.topic}' that cannot be read: {error}"
+                ) from error
+            yield RecordedMessage(connection.topic, received_ns, data)
+
+
+def image_topics(topics: Mapping[str, str]) -> list[str]:
+    """Those of the topics, by their message type, that hold images; sorted."""
+    return sorted(topic for topic, kind in topics.items() if kind in (_IMAGE, _COMPRESSED))
+
+
+def count_messages(path: Path, topic: str) -> int:
+    """How many messages of a topic there are. Raises FrameError when it cannot be read."""
+    with _open(path) as reader:
+        return sum(c.msgcount for c in reader.connections if c.topic == topic)
+
+
+def decode_message(
+    message: RecordedMessage, limits: FrameLimits = DEFAULT_LIMITS
+) -> npt.NDArray[np.generic]:
+    """(H, W) grey image of a message of an image topic. Raises FrameError when it is none."""
+    compressed = hasattr(message.data, "format")
+    pixels: npt.NDArray[np.generic] = _pixels(message.data, compressed, limits, 0)
+    return pixels
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Reader]:
+    try:
+        reader = Reader(path)
+        reader.open()
+    except (ReaderError, OSError) as error:
+        raise FrameError(f"{path} cannot be read as a recording: {error}") from error
+    try:
+        yield reader
+    finally:
+        reader.close()
 
 
 def _choose_topic(connections: list[Connection], wanted: str | None) -> str:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make demo` and `make navigate` share: nodes that are watched, and waiting for them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+from fedefm_ros.children import Child, check_alive, check_clean_end, stop_node
+from fedefm_ros.runner import SIGNALS, set_on_signals
+
+POLL_S = 0.05
+NodeT = TypeVar("NodeT", bound=Node)
+
+
+class WaitError(Exception):
+    """Something did not come in time; the message says what."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The started nodes, and whether somebody interrupted: each wait looks after both."""
+
+    children: list[Child]
+    interrupted: threading.Event
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Wait for what; raise WaitError after timeout_s, else as poll does."""
+        if not self.poll(condition, timeout_s):
+            logs = ", ".join(str(child.log) for child in self.children)
+            raise WaitError(f"Waited {timeout_s:g} s in vain for {what}. Logs: {logs}")
+
+    def poll(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """True as soon as condition holds, False after timeout_s.
+
+        Raises ChildError when a node died, KeyboardInterrupt when interrupted.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            check_alive(self.children)
+            if condition():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            if self.interrupted.wait(POLL_S):
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """A watch whose nodes are stopped at the end; signals only set a flag until then.
+
+    So no signal can come between the start of a node and the note that it must be stopped.
+    """
+    watch = Watch([], threading.Event())
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+    set_on_signals(watch.interrupted)
+    try:
+        yield watch
+    finally:
+        for child in reversed(watch.children):
+            stop_node(child)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    check_clean_end(watch.children)
+    if watch.interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def spinning(node: NodeT) -> Iterator[NodeT]:
+    """Let node receive in a thread of its own; it is gone when the block ends."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def spin() -> None:
+        with suppress(ExternalShutdownException, ShutdownException):
+            executor.spin()
+
+    thread = threading.Thread(target=spin, name="executor")
+    thread.start()
+    try:
+        yield node
+    finally:
+        executor.shutdown()
+        thread.join()
+        node.destroy_node()
