@@ -54,7 +54,7 @@ def settings_for(manifest: Path, **changes: Any) -> PretrainSettings:
     values: dict[str, Any] = {
         "model": {"channels": [4, 4, 8]},
         "corpora": {"manifest": str(manifest)},
-        "algorithm": {"name": "mfd", "distil_steps": 1},
+        "algorithm": {"name": "mfd", "split": False, "home_training": True, "distil_steps": 1},
         "rounds": 3,
         "local_steps": 2,
         "training": {"batch_size": 4, "optimiser": {"keep_state": True}},
@@ -123,6 +123,21 @@ def test_theta_is_the_mean_of_the_silos(whole: tuple[Path, Summary]) -> None:
     for name, theta in load_file(summary.foundation).items():
         mean = torch.stack([state[f"weights/{name}"] for state in states]).mean(0)
         torch.testing.assert_close(theta, mean)
+
+
+def test_a_calibrated_head_changes_nothing_else(
+    whole: tuple[Path, Summary], manifest: Path, tmp_path: Path
+) -> None:
+    calibrated = pretrain(settings_for(manifest, head="calibrated"), tmp_path / "run")
+    found, plain = load_file(calibrated.foundation), load_file(whole[1].foundation)
+    changed = {name for name in plain if not torch.equal(found[name], plain[name])}
+    assert changed == {"head.weight", "head.bias"}
+    for number in range(3):
+        name = f"checkpoint-00002/silo{number}.safetensors"
+        one, other = load_file(tmp_path / "run" / name), load_file(whole[0] / name)
+        assert all(torch.equal(one[key], other[key]) for key in other)
+    assert calibrated.silos == whole[1].silos
+    assert calibrated.theta["loss"] != whole[1].theta["loss"]
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not(
