@@ -54,8 +54,9 @@ def similarity(
     if not 0 <= mass_floor < float("inf"):
         raise ConfigError(f"'mass_floor' must be a finite number, 0 or more (got {mass_floor}).")
     with torch.autocast(u_bnc.device.type, enabled=False):
-        u, u_length_bn, u_size_b = _scaled("u_bnc", u_bnc)
-        v, v_length_bn, v_size_b = _scaled("v_bnc", v_bnc)
+        u, u_size_b = _scaled("u_bnc", u_bnc)
+        v, v_size_b = _scaled("v_bnc", v_bnc)
+        u_length_bn, v_length_bn = (torch.linalg.vector_norm(x, dim=2) for x in (u, v))
         dot_bnm = u @ v.mT  # all that follows comes from it, so that maps are read but once
         noise_b = _rounding(u_length_bn, v_length_bn)
         floor_b = mass_floor / u_size_b / v_size_b
@@ -84,15 +85,15 @@ def _check_maps(u_bnc: Tensor, v_bnc: Tensor) -> None:
         )
 
 
-def _scaled(name: str, map_bnc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The map and the lengths (B, N) of its features, in units of the longest, and that one (B,):
-    so products neither overflow nor vanish, whatever the scale. A map of zeros stays as it is."""
+def _scaled(name: str, map_bnc: Tensor) -> tuple[Tensor, Tensor]:
+    """The map in units of its longest feature, and that length (B,): products neither overflow nor
+    vanish, whatever the scale. A map of zeros stays as it is."""
     map_bnc = map_bnc.to(torch.promote_types(map_bnc.dtype, torch.float32))
-    length_bn = torch.linalg.vector_norm(map_bnc, dim=2)
+    length_bn = torch.linalg.vector_norm(map_bnc.detach(), dim=2)
     check_finite(name, length_bn)
-    size_b = length_bn.detach().amax(1)
+    size_b = length_bn.amax(1)
     size_b = torch.where(size_b == 0, 1.0, size_b)
-    return map_bnc / size_b[:, None, None], length_bn / size_b[:, None], size_b
+    return map_bnc / size_b[:, None, None], size_b
 
 
 def _cosine(dot_bnm: Tensor, u_length_bn: Tensor, v_length_bn: Tensor) -> Tensor:
