@@ -40,7 +40,7 @@ def settings_for(manifest: Path, **changes: Any) -> PretrainSettings:
     values: dict[str, Any] = {
         "model": {"channels": [4, 4, 8]},
         "corpora": {"manifest": str(manifest)},
-        "algorithm": {"name": "mfd", "distil_steps": 1},
+        "algorithm": {"name": "mfd", "split": False, "home_training": True, "distil_steps": 1},
         "rounds": 3,
         "local_steps": 2,
         "training": {"batch_size": 4, "optimiser": {"keep_state": True}},

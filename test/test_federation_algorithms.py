@@ -26,7 +26,7 @@ from fedefm_core.config import parse_settings
 from fedefm_core.errors import ConfigError
 from fedefm_core.federation.algorithms import ALGORITHMS, AlgorithmSettings
 from fedefm_core.federation.algorithms.gossip import mixing_weights
-from fedefm_core.federation.algorithms.mfd import MfdSettings
+from fedefm_core.federation.algorithms.mfd import MfdSettings, merge_shares
 from fedefm_core.federation.carrier import InProcess
 from fedefm_core.federation.cycle_time import RoundSettings
 from fedefm_core.federation.schedule import Roads, Schedule
@@ -178,9 +178,63 @@ def test_mfd_reference_takes_half_from_its_experts(members: dict[str, Any]) -> N
     assert carrier.record.traffic == dict.fromkeys(out_and_home, BYTES)
 
 
-def test_mfd_merges_experts_and_guests(members: dict[str, Any]) -> None:
+def test_mfd_default_mixes_oneself_host_and_guest_and_keeps_every_step(
+    members: dict[str, Any],
+) -> None:
+    carrier = play(settings_of("mfd", distil_steps=0), schedule_of("ring", steps=3), 2)
+    began = {n: step(matrix(start()), s, 3) for n, s in members.items()}
+    learned = {n: step(began[n], members[after(n)], 2) - began[n] for n in NAMES}  # split: 2 of 3
+    expected = {
+        n: (began[n] + began[before(n)] + began[after(n)]) / 3
+        + (2 * learned[n] + learned[before(n)]) / 3
+        for n in NAMES
+    }
+    assert_weights(carrier, expected)
+    mean = sum(expected.values()) / 3
+    steps = sum(learned.values()) / 3
+    np.testing.assert_allclose(mean, sum(began.values()) / 3 + steps)
+
+
+def test_mfd_distils_into_what_was_merged(members: dict[str, Any]) -> None:
+    distillation = {"weight": "none", "scope": "all", "beta": 0.7, "temperature": 2.0}
     settings = settings_of(
-        "mfd", distil_steps=0, overseas_steps=1, merge_experts=0.2, merge_guests=0.5
+        "mfd", host_share=0.25, merge_experts=0.5, merge_guests=0.2, distillation=distillation
+    )
+    carrier = play(settings, schedule_of("ring", steps=2), 2)
+    began = {n: step(matrix(start()), s, 2) for n, s in members.items()}
+    guests = {n: step(began[n], members[after(n)]) for n in NAMES}  # at the one after n
+    expected = {}
+    for name, silo in members.items():
+        expert = guests[name] + 0.25 * (began[after(name)] - began[name])
+        w = 0.3 * began[name] + 0.5 * expert + 0.2 * guests[before(name)]
+        taught = soft_gradient(w, expert, silo, 2.0)
+        expected[name] = w - RATE * (0.7 * taught + 0.3 * gradient(w, silo))
+    assert_weights(carrier, expected)
+    assert carrier.record.steps == {"local": 0, "overseas": 3, "distillation": 3}
+
+
+@pytest.mark.parametrize(("steps", "overseas", "distil"), [(1, 1, 0), (2, 1, 1), (5, 3, 2)])
+def test_mfd_shares_out_the_steps_of_a_round(steps: int, overseas: int, distil: int) -> None:
+    for settings, expected in (
+        (settings_of("mfd"), (0, overseas, distil)),
+        (settings_of("mfd", split=False), (0, steps, steps)),
+        (settings_of("mfd", home_training=True, distil_steps=7), (steps, overseas, 7)),
+    ):
+        record = play(settings, schedule_of("ring", steps=steps), 2).record
+        counted = [record.steps[phase] / 3 for phase in ("local", "overseas", "distillation")]
+        assert tuple(counted) == expected
+
+
+def test_mfd_merging_last_averages_what_was_trained_apart(members: dict[str, Any]) -> None:
+    settings = settings_of(
+        "mfd",
+        home_training=True,
+        merge="last",
+        distil_steps=0,
+        overseas_steps=1,
+        host_share=0,
+        merge_experts=0.2,
+        merge_guests=0.5,
     )
     carrier = play(settings, schedule_of("ring", steps=2), 2)
     began = {n: step(matrix(start()), s, 2) for n, s in members.items()}
@@ -193,11 +247,54 @@ def test_mfd_merges_experts_and_guests(members: dict[str, Any]) -> None:
     assert_weights(carrier, expected)
 
 
+def test_mfd_mixes_faster_than_gossip_on_a_ring() -> None:
+    around = np.roll(np.eye(6), 1, axis=0)  # row i takes from the one before i
+    gossip = (np.eye(6) + around) / 2
+    mfd = (np.eye(6) + around + around.T) / 3
+    second = [sorted(np.abs(np.linalg.eigvals(w)))[-2] for w in (gossip, mfd)]
+    assert second == pytest.approx([np.cos(np.pi / 6), 2 / 3])
+
+
+SIMILARITY = {"expert/b": 0.9, "expert/c": 0.4, "guest/b": 0.9}
+SHARES = {"expert/b": 0.3, "expert/c": 0.3, "guest/b": 0.4}  # before the EMD
+
+
+@pytest.mark.parametrize(
+    ("weight", "omega"),
+    [
+        ("none", [1, 1, 1]),
+        ("emd", [0.9, 0.4, 0.9]),
+        ("sharpened", [1, np.exp(-5), 1]),
+        ("uniform", [(2 + np.exp(-5)) / 3] * 3),
+        ("inverse", (2 + np.exp(-5)) * np.array([4, 9, 4]) / 17),
+    ],
+)
+def test_mfd_weighs_what_it_merges_by_emd(weight: str, omega: list[float]) -> None:
+    settings = settings_of(
+        "mfd", merge_experts=0.6, merge_guests=0.4, merge_weight=weight, merge_sharpness=0.1
+    )
+    assert isinstance(settings, MfdSettings)
+    shares = merge_shares(settings, ["weights", *SIMILARITY], SIMILARITY)
+    expected = {slot: SHARES[slot] * o for slot, o in zip(SIMILARITY, omega, strict=True)}
+    assert shares == pytest.approx(expected)
+
+
+def test_mfd_turns_down_an_expert_that_sees_other_things() -> None:
+    # The maps of the linear model are its pixels, so that all experts are alike, S = 1.
+    settings = settings_of("mfd", merge_weight="sharpened", distil_steps=0)
+    plain = settings_of("mfd", distil_steps=0)
+    ring = schedule_of("ring", steps=2)
+    carrier = play(settings, ring, 2)
+    assert_weights(carrier, all_weights(play(plain, ring, 2)))
+    assert carrier.record.similarity == pytest.approx({(n, after(n)): 1.0 for n in NAMES})
+
+
 def test_mfd_distils_from_the_expert_that_came_home(members: dict[str, Any]) -> None:
     distillation = {"weight": "none", "scope": "all", "beta": 0.7, "temperature": 2.0}
     settings = settings_of(
         "mfd",
-        home_training=False,
+        overseas_steps=1,
+        host_share=0,
         merge_experts=0,
         merge_guests=0,
         distil_steps=2,
@@ -246,7 +343,13 @@ def test_mfd_literal_leaves_a_silo_without_parameters_of_others() -> None:
 
 def test_what_the_guard_holds(members: dict[str, Any]) -> None:
     settings = settings_of(
-        "mfd", distil_steps=0, overseas_guard=0.8, merge_experts=1, merge_guests=0
+        "mfd",
+        split=False,
+        distil_steps=0,
+        overseas_guard=0.8,
+        host_share=0,
+        merge_experts=1,
+        merge_guests=0,
     )
     carrier = play(settings, schedule_of("ring", steps=2), 2)
     expected = {}
@@ -283,5 +386,7 @@ def test_time_of_a_round() -> None:
     assert of("cdl", ring) == pytest.approx(20)
     assert of("consensus", ring) == pytest.approx(20 + 4 * (4.0 + 1 / 3))
     assert of("mfd", ring, round=0) == 20
-    assert of("mfd", ring) == pytest.approx(40 + 20 + 2 * road)
-    assert of("mfd", ring, distil_steps=0) == pytest.approx(20 + 20 + 2 * road)
+    assert of("mfd", ring) == pytest.approx(10 + 10 + 2 * road)
+    assert of("mfd", ring, split=False) == pytest.approx(20 + 20 + 2 * road)
+    apart = {"home_training": True, "merge": "last", "distil_steps": 0}
+    assert of("mfd", ring, split=False, **apart) == pytest.approx(20 + 20 + 2 * road)

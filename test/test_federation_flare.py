@@ -119,12 +119,13 @@ def federation(manifest: Path, tmp_path: Path) -> Federation:
 @pytest.mark.parametrize(
     "algorithm",
     [
-        {"name": "mfd", "distil_steps": 1, "merge_experts": 0.25, "merge_guests": 0.5},
+        {"name": "mfd", "merge_weight": "sharpened"},
+        {"name": "mfd", "split": False, "home_training": True, "merge": "last", "host_share": 0},
         {"name": "fedavg"},
         {"name": "moon"},
         {"name": "gossip"},
     ],
-    ids=lambda algorithm: str(algorithm["name"]),
+    ids=["mfd", "mfd_merging_last", "fedavg", "moon", "gossip"],
 )
 def test_sites_compute_what_one_process_does(
     manifest: Path, tmp_path: Path, algorithm: dict[str, Any]
@@ -360,6 +361,7 @@ def test_neither_kind_of_settings_takes_the_others_keys(tmp_path: Path) -> None:
         {"algorithm": {"name": "consensus"}},
         {"hostile": {"attack": "noise"}},
         {"prototypes": {"weight": 1.0}},
+        {"head": "calibrated"},
     ],
     ids=lambda change: str(next(iter(change.values()))),
 )

@@ -88,6 +88,21 @@ def test_theta_is_the_mean_of_the_silos(whole: tuple[Path, Summary]) -> None:
         torch.testing.assert_close(theta, mean)
 
 
+def test_a_calibrated_head_changes_nothing_else(
+    whole: tuple[Path, Summary], manifest: Path, tmp_path: Path
+) -> None:
+    calibrated = pretrain(settings_for(manifest, head="calibrated"), tmp_path / "run")
+    found, plain = load_file(calibrated.foundation), load_file(whole[1].foundation)
+    changed = {name for name in plain if not torch.equal(found[name], plain[name])}
+    assert changed == {"head.weight", "head.bias"}
+    for number in range(3):
+        name = f"checkpoint-00002/silo{number}.safetensors"
+        one, other = load_file(tmp_path / "run" / name), load_file(whole[0] / name)
+        assert all(torch.equal(one[key], other[key]) for key in other)
+    assert calibrated.silos == whole[1].silos
+    assert calibrated.theta["loss"] != whole[1].theta["loss"]
+
+
 def test_equal_seeds_give_equal_weights_and_others_do_not(
     whole: tuple[Path, Summary], manifest: Path, tmp_path: Path
 ) -> None:

@@ -54,13 +54,16 @@ def similarity(
     if not 0 <= mass_floor < float("inf"):
         raise ConfigError(f"'mass_floor' must be a finite number, 0 or more (got {mass_floor}).")
     with torch.autocast(u_bnc.device.type, enabled=False):
-        u, v = _at_least_float32(u_bnc), _at_least_float32(v_bnc)
-        u_length, v_length = _lengths("u_bnc", u), _lengths("v_bnc", v)
-        cost_bnm = 1 - _directions(u, u_length) @ _directions(v, v_length).mT
-        noise_b = _rounding(u_length, v_length)
-        a, a_empty = _cross_reference(u, v, mass_floor, noise_b)
-        b, b_empty = _cross_reference(v, u, mass_floor, noise_b)
+        u, u_size_b = _scaled("u_bnc", u_bnc)
+        v, v_size_b = _scaled("v_bnc", v_bnc)
+        u_length_bn, v_length_bn = (torch.linalg.vector_norm(x, dim=2) for x in (u, v))
+        dot_bnm = u @ v.mT  # all that follows comes from it, so that maps are read but once
+        noise_b = _rounding(u_length_bn, v_length_bn)
+        floor_b = mass_floor / u_size_b / v_size_b
+        a, a_empty = _cross_reference(dot_bnm.mean(2), floor_b, noise_b)
+        b, b_empty = _cross_reference(dot_bnm.mean(1), floor_b, noise_b)
         _count(a_empty | b_empty)
+        cost_bnm = 1 - _cosine(dot_bnm, u_length_bn, v_length_bn)
         alike: Tensor = (1 - transport(cost_bnm, a, b)).to(u_bnc.dtype)
         return alike
 
@@ -82,38 +85,39 @@ def _check_maps(u_bnc: Tensor, v_bnc: Tensor) -> None:
         )
 
 
-def _lengths(name: str, map_bnc: Tensor) -> Tensor:
-    length_bn1: Tensor = torch.linalg.vector_norm(map_bnc, dim=2, keepdim=True)
-    check_finite(name, length_bn1.flatten(1))
-    return length_bn1
+def _scaled(name: str, map_bnc: Tensor) -> tuple[Tensor, Tensor]:
+    """The map in units of its longest feature, and that length (B,): products neither overflow nor
+    vanish, whatever the scale. A map of zeros stays as it is."""
+    map_bnc = map_bnc.to(torch.promote_types(map_bnc.dtype, torch.float32))
+    length_bn = torch.linalg.vector_norm(map_bnc.detach(), dim=2)
+    check_finite(name, length_bn)
+    size_b = length_bn.amax(1)
+    size_b = torch.where(size_b == 0, 1.0, size_b)
+    return map_bnc / size_b[:, None, None], size_b
 
 
-def _directions(map_bnc: Tensor, length_bn1: Tensor) -> Tensor:
-    """Features scaled to length 1; those of length 0 stay, cut off from the gradient."""
-    zero = length_bn1 == 0
-    return torch.where(zero, 0.0, map_bnc) / torch.where(zero, 1.0, length_bn1)
+def _cosine(dot_bnm: Tensor, u_length_bn: Tensor, v_length_bn: Tensor) -> Tensor:
+    """Products of features over their lengths; 0, and cut off from the gradient, for those of
+    length 0."""
+    product_bnm = u_length_bn[:, :, None] * v_length_bn[:, None, :]
+    zero_bnm = product_bnm == 0
+    return torch.where(zero_bnm, 0.0, dot_bnm) / torch.where(zero_bnm, 1.0, product_bnm)
 
 
-def _rounding(u_length_bn1: Tensor, v_length_bn1: Tensor) -> Tensor:
+def _rounding(u_length_bn: Tensor, v_length_bn: Tensor) -> Tensor:
     """Total weight (B,) of either side that rounding alone can leave."""
-    epsilon = torch.finfo(u_length_bn1.dtype).eps
-    scale_b1 = u_length_bn1.mean(1) * v_length_bn1.mean(1) * u_length_bn1.shape[1]
-    return (ROUNDING * epsilon * scale_b1)[:, 0].detach()
+    epsilon = torch.finfo(u_length_bn.dtype).eps
+    scale_b = u_length_bn.mean(1) * v_length_bn.mean(1) * u_length_bn.shape[1]
+    return (ROUNDING * epsilon * scale_b).detach()
 
 
-def _cross_reference(
-    own_bnc: Tensor, other_bnc: Tensor, mass_floor: float, noise_b: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Weights (B, N) of own's positions, of sum 1 a sample; and (B,) whether there was no mass."""
-    alike = (own_bnc @ other_bnc.mean(1).unsqueeze(2)).squeeze(2)
-    weight = torch.relu(alike) + mass_floor
-    empty = weight.sum(1) <= noise_b
-    weight = torch.where(empty[:, None], 1.0, weight)
-    return weight / weight.sum(1, keepdim=True), empty
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+def _cross_reference(alike_bn: Tensor, floor_b: Tensor, noise_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (B, N) of sum 1 a sample, from each position's product with the other map's mean;
+    and (B,) whether there was no mass."""
+    weight_bn = torch.relu(alike_bn) + floor_b[:, None]
+    empty_b = weight_bn.sum(1) <= noise_b
+    weight_bn = torch.where(empty_b[:, None], 1.0, weight_bn)
+    return weight_bn / weight_bn.sum(1, keepdim=True), empty_b
 
 
 def _count(empty_b: Tensor) -> None:

@@ -74,14 +74,21 @@ class Carrier(Protocol):
     def train_local(self, task: Task, *, contrast: bool = False) -> None:
         """Every silo trains its own weights at home. contrast: MOON's, against 'previous'."""
 
-    def visit(self, links: Sequence[Link], task: Task) -> None:
+    def visit(self, links: Sequence[Link], task: Task, *, host_share: float = 0.0) -> None:
         """Own weights of i go to j, are trained there, and come home: expert/j of i, guest/i of j.
 
-        All start from the weights that the silos hold when the call begins.
+        All start from the weights that the silos hold when the call begins. host_share: h; the
+        expert brings that share of the host home: it is θ̂_{i→j} + h (θ_j − θ_i).
         """
 
     def distil(self, steps: int, settings: DistillationSettings, rate: float) -> None:
         """Every silo that has experts learns from them on its own images."""
+
+    def compare(
+        self, prefixes: Sequence[str], settings: DistillationSettings
+    ) -> dict[str, dict[str, float]]:
+        """By silo, the EMD similarity to its own weights of each slot that begins with one of
+        prefixes, on images of its own."""
 
     def send(self, links: Sequence[Link]) -> None:
         """Own weights of i go to inbox/i of j."""
@@ -111,6 +118,11 @@ class RunCarrier(Carrier, Protocol):
 
     def end(self) -> None:
         """Close a round; what was sent in it is thrown away."""
+
+
+def bring_home(trained: State, host: State, came: State, share: float) -> State:
+    """θ̂ + h (θ_host − θ_came): what a guest learned, and a share of its host; made at the host."""
+    return weighted_sum(((1.0, trained), (share, host), (-share, came)))
 
 
 class InProcess:
@@ -187,7 +199,7 @@ class InProcess:
             if contrast:
                 self._shelf.alias(f"{name}/weights", f"{name}/previous")
 
-    def visit(self, links: Sequence[Link], task: Task) -> None:
+    def visit(self, links: Sequence[Link], task: Task, *, host_share: float = 0.0) -> None:
         """See Carrier."""
         for owner, host in self._open(links):
             self.record.carried((owner, host), self._bytes)
@@ -195,8 +207,14 @@ class InProcess:
             if trained is None:
                 continue
             self.record.carried((host, owner), self._bytes)
-            self._shelf[f"{owner}/expert/{host}"] = trained.weights
-            self._shelf.alias(f"{owner}/expert/{host}", f"{host}/guest/{owner}")
+            self._shelf[f"{host}/guest/{owner}"] = trained.weights
+            if host_share:
+                brought = bring_home(
+                    trained.weights, self.weights(host), self.weights(owner), host_share
+                )
+                self._shelf[f"{owner}/expert/{host}"] = brought
+            else:
+                self._shelf.alias(f"{host}/guest/{owner}", f"{owner}/expert/{host}")
 
     def train_guest(self, host: str, owner: str, weights: State, task: Task) -> Trained | None:
         """Weights of owner, trained at host; None when that failed."""
@@ -222,6 +240,26 @@ class InProcess:
             self._shelf[f"{name}/weights"] = trained.weights
             for host, similarity in trained.similarity.items():
                 self.record.similarity[(name, host)] = similarity
+
+    def compare(
+        self, prefixes: Sequence[str], settings: DistillationSettings
+    ) -> dict[str, dict[str, float]]:
+        """See Carrier."""
+        found = {}
+        for name, silo in self._present():
+            slots = [slot for prefix in prefixes for slot in self._slots(name, prefix)]
+            others = _Lazy(self._shelf, {slot: f"{name}/{slot}" for slot in slots})
+            try:
+                seen = silo.compare(self.weights(name), others, self.record.number, settings)
+            except FedefmError as error:
+                self._fail(name, error)
+                continue
+            found[name] = seen
+            for slot, similarity in seen.items():
+                kind, _, host = slot.partition("/")
+                if kind == "expert":
+                    self.record.similarity[(name, host)] = similarity
+        return found
 
     def send(self, links: Sequence[Link]) -> None:
         """See Carrier."""
@@ -303,16 +341,20 @@ class InProcess:
                 trained.weights, self._like, f"The weights of the silo '{name}' in round {number}"
             )
         except FedefmError as error:
-            sentence = str(error)
-            if f"'{name}'" not in sentence:
-                sentence = f"The silo '{name}' failed in round {number}: {sentence}"
-            if self._on_failure == "stop":
-                raise FederationError(sentence) from error
-            self.record.failures[name] = sentence
+            self._fail(name, error)
             return None
         self.record.steps[phase] += trained.steps
         self.record.losses.setdefault(phase, {})[key] = trained.loss
         return trained
+
+    def _fail(self, name: str, error: FedefmError) -> None:
+        """A silo failed: name it with its round; end the run, or go on without it."""
+        sentence = str(error)
+        if f"'{name}'" not in sentence:
+            sentence = f"The silo '{name}' failed in round {self.record.number}: {sentence}"
+        if self._on_failure == "stop":
+            raise FederationError(sentence) from error
+        self.record.failures[name] = sentence
 
 
 class _Lazy(Mapping[str, State]):

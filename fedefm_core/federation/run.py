@@ -28,6 +28,7 @@ from fedefm_core.corpora import (
 from fedefm_core.corpora.corpus import load_corpus
 from fedefm_core.errors import ConfigError, FederationError, OutputError
 from fedefm_core.federation.algorithms import ALGORITHMS
+from fedefm_core.federation.calibration import calibrated
 from fedefm_core.federation.carrier import InProcess, RunCarrier
 from fedefm_core.federation.checkpoint import load_checkpoint, save_checkpoint
 from fedefm_core.federation.cycle_time import RoundSettings
@@ -140,9 +141,16 @@ def run_round(
         logger.warning(sentence)
     theta = _aggregate(carrier, federation.hostile)
     measured: dict[str, Any] = {"consensus_distance": _consensus_distance(carrier, theta)}
-    if last or (round + 1) % settings.evaluation.every_rounds == 0:
+    looked_at = last or (round + 1) % settings.evaluation.every_rounds == 0
+    due = checkpoint_due(settings, round)
+    if settings.head == "calibrated" and (looked_at or due or round in settings.keep_rounds):
+        members = _members_of_theta(carrier, federation.hostile)
+        held = (federation.silos[name] for name in members)
+        device = settings.training.torch_device()
+        theta = calibrated(theta, federation.network, held, device)
+    if looked_at:
         measured |= _measure(federation, carrier, theta)
-    if checkpoint_due(settings, round):
+    if due:
         _save_foundation(federation, theta, round, measured, run_dir / FOUNDATION)
     if round in settings.keep_rounds:
         _save_foundation(federation, theta, round, measured, kept_weights(run_dir, round))
@@ -170,13 +178,18 @@ def _aggregate(carrier: RunCarrier, hostile: frozenset[str]) -> State:
 
     Hostile silos are left out: what is measured is the harm that they did to the others.
     """
-    present = [name for name in carrier.present if name not in hostile]
+    present = _members_of_theta(carrier, hostile)
     if not present:
         raise FederationError(
             f"In round {carrier.record.number} every silo failed: "
             f"{next(iter(carrier.record.failures.values()), 'all are hostile')}"
         )
     return weighted_sum((1 / len(present), carrier.weights(name)) for name in present)
+
+
+def _members_of_theta(carrier: RunCarrier, hostile: frozenset[str]) -> list[str]:
+    """Silos with ϑ_i = 1."""
+    return [name for name in carrier.present if name not in hostile]
 
 
 def _consensus_distance(carrier: RunCarrier, theta: State) -> float:
@@ -256,6 +269,7 @@ def assemble_remote(
         (settings.algorithm.name == "consensus", "'consensus' needs all silos in one process"),
         (settings.hostile.attack != "none", "'hostile' is for silos of one process"),
         (settings.prototypes.weight > 0, "'prototypes' are shared between silos of one process"),
+        (settings.head == "calibrated", "'head: calibrated' asks silos for more than weights"),
     ):
         if unfit:
             raise ConfigError(f"{why}; choose another for a federation of sites")

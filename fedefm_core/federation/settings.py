@@ -56,7 +56,9 @@ class PretrainSettings(Settings):
     silo is cut off in the middle of a round. on_failure: of a silo: skip its round, or stop.
     hostile: silos that return corrupt weights. page_weights: weights lie on disk, so that memory
     holds few of many large ones. checkpoint_every: rounds; always after the last one. keep_rounds:
-    rounds, counted from 0, after which Θ is kept as foundation-NNNNN.safetensors.
+    rounds, counted from 0, after which Θ is kept as foundation-NNNNN.safetensors. head: of Θ:
+    trained, the average of the silos', or calibrated, in closed form from class statistics that
+    the silos tell (calibration.py); training does not depend on it.
     """
 
     task: Literal["pretraining"] = "pretraining"
@@ -70,6 +72,7 @@ class PretrainSettings(Settings):
     local_steps: int = Field(5, ge=1)
     training: TrainingSettings = TrainingSettings()
     prototypes: PrototypeSettings = PrototypeSettings()
+    head: Literal["trained", "calibrated"] = "trained"
     evaluation: EvaluationSettings = EvaluationSettings()
     dropout: float = Field(0.0, ge=0, lt=1)
     on_failure: OnFailure = "skip"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedefm_core.config import Settings
+from fedefm_core.emd import similarity
 from fedefm_core.errors import FederationError
 from fedefm_core.federation.data import LabelledImages, stream
 from fedefm_core.federation.distillation import (
@@ -177,6 +178,25 @@ class Silo:
             steps,
             dict(zip(experts, seen, strict=bool(seen))),
         )
+
+    def compare(
+        self,
+        weights: State,
+        others: Mapping[str, State],
+        round: int,
+        settings: DistillationSettings,
+    ) -> dict[str, float]:
+        """EMD similarity of others to own weights, on settings.emd_samples images; no training.
+        Weights whose map is not finite are at 0."""
+        rng = stream(self.seed, self.name, round, "compare")
+        batch = [self.data.draw(rng, settings.emd_samples)]
+        own = self._outputs(weights, batch)[0].dense_map(settings.map)
+        seen = {}
+        for name, other in others.items():
+            theirs = self._outputs(other, batch)[0].dense_map(settings.map)
+            finite = bool(torch.isfinite(theirs).all())
+            seen[name] = float(similarity(own, theirs).mean()) if finite else 0.0
+        return seen
 
     def measure(self, weights: State, round: int) -> ClassStatistics:
         """Statistics of features by kind, for prototypes."""

@@ -28,7 +28,13 @@ from fedefm_core.federation.topology import Link
 logger = logging.getLogger(__name__)
 Reply = Mapping[str, Any]
 Call = tuple[str, dict[str, Any]]  # what a site is asked, and with what
-_READING = {"own_weights", "end", "expect_guests", "expect_letters"}  # these leave weights alone
+_READING = {
+    "own_weights",
+    "end",
+    "compare",
+    "expect_guests",
+    "expect_letters",
+}  # these leave weights alone
 
 
 class FlareCarrier:
@@ -126,15 +132,15 @@ class FlareCarrier:
         for name, reply in self._ask(calls, self._deadlines.training).items():
             self._count("local", name, reply)
 
-    def visit(self, links: Sequence[Link], task: Task) -> None:
+    def visit(self, links: Sequence[Link], task: Task, *, host_share: float = 0.0) -> None:
         """See Carrier."""
         links = self._open(links)
         owners: dict[str, list[str]] = {}
         for owner, host in links:
             owners.setdefault(host, []).append(owner)
+        how = {"task": asdict(task), "host_share": host_share}
         welcome = {
-            host: ("expect_guests", {"owners": guests, "task": asdict(task)})
-            for host, guests in owners.items()
+            host: ("expect_guests", {"owners": guests, **how}) for host, guests in owners.items()
         }
         self._ask(welcome, self._deadlines.answer)
         links = self._open(links)
@@ -172,6 +178,21 @@ class FlareCarrier:
             self._count("distillation", name, reply)
             for host, similarity in reply["similarity"].items():
                 self.record.similarity[(name, host)] = float(similarity)
+
+    def compare(
+        self, prefixes: Sequence[str], settings: DistillationSettings
+    ) -> dict[str, dict[str, float]]:
+        """See Carrier."""
+        arguments = {"prefixes": list(prefixes), "settings": settings.model_dump(mode="json")}
+        calls = dict.fromkeys(self.present, ("compare", arguments))
+        found = {}
+        for name, reply in self._ask(calls, self._deadlines.training).items():
+            found[name] = {slot: float(value) for slot, value in reply["similarity"].items()}
+            for slot, similarity in found[name].items():
+                kind, _, host = slot.partition("/")
+                if kind == "expert":
+                    self.record.similarity[(name, host)] = similarity
+        return found
 
     def send(self, links: Sequence[Link]) -> None:
         """See Carrier."""

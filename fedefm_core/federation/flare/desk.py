@@ -22,7 +22,7 @@ from fedefm_core.corpora import label_names, list_corpora, load_manifest, silos_
 from fedefm_core.corpora.corpus import load_corpus
 from fedefm_core.corpora.partition import SiloData
 from fedefm_core.errors import ConfigError, FederationError
-from fedefm_core.federation.carrier import InProcess, Phase
+from fedefm_core.federation.carrier import InProcess, Phase, bring_home
 from fedefm_core.federation.checkpoint import load_checkpoint, save_checkpoint
 from fedefm_core.federation.data import LabelledImages, silo_images
 from fedefm_core.federation.distillation import DistillationSettings
@@ -116,18 +116,26 @@ class Desk:
         """Put weights that came into a slot."""
         self._carrier.hold(self.name, slot, unpack(parcel, self._start, whose))
 
+    def compare(self, prefixes: Sequence[str], settings: Mapping[str, Any]) -> dict[str, float]:
+        """EMD similarity of what came to own weights, by slot; see Carrier."""
+        how = parse_settings(DistillationSettings, settings, "the settings of distillation")
+        return self._carrier.compare(prefixes, how)[self.name]
+
     def train_guest(
-        self, owner: str, parcel: object, task: Mapping[str, Any]
+        self, owner: str, parcel: object, task: Mapping[str, Any], host_share: float
     ) -> tuple[bytes, Report]:
-        """Train the weights of owner here; they stay as guest, and travel home as a difference
-        from what came."""
+        """Train the weights of owner here; they stay as guest, and travel home, with host_share of
+        what is here, as a difference from what came."""
         came = unpack(parcel, self._start, f"The weights of '{owner}' in round {self.round}")
         before = self._steps("overseas")
         trained = self._carrier.train_guest(self.name, owner, came, self._task(task))
         assert trained is not None  # the desk's policy is to raise
         self._carrier.hold(self.name, f"guest/{owner}", trained.weights)
         report = self._report("overseas", f"{owner}->{self.name}", before)
-        return pack(trained.weights, came, self._transfer), report
+        home = trained.weights
+        if host_share:
+            home = bring_home(home, self._carrier.weights(self.name), came, host_share)
+        return pack(home, came, self._transfer), report
 
     def welcome(self, host: str, sent: bytes, parcel: object) -> None:
         """Own weights, sent as a parcel and trained at host, are home."""

@@ -71,7 +71,7 @@ class FlareSite:
         self._settings = SiteSettings()
         self._folder = Path()
         self._root = Path()
-        self._guests: dict[str, dict[str, Any]] = {}
+        self._guests: dict[str, tuple[dict[str, Any], float]] = {}
         self._letters: frozenset[str] = frozenset()
         self._neighbours: Mapping[str, Any] = {}
         self._cell: Any = None
@@ -153,16 +153,32 @@ class FlareSite:
 
     @collab.publish
     @answers
-    def expect_guests(
-        self, round: int, owners: list[str], task: dict[str, Any], context: Any
+    def compare(
+        self, round: int, prefixes: list[str], settings: dict[str, Any], context: Any
     ) -> Reply:
-        """The server says whose weights will come to be trained, and how: a neighbour cannot."""
+        """How alike own weights and what came are, on own images."""
+        self._only(SERVER_NAME, context)
+        with self._step(round) as desk:
+            return {"similarity": desk.compare(prefixes, settings)}
+
+    @collab.publish
+    @answers
+    def expect_guests(
+        self,
+        round: int,
+        owners: list[str],
+        task: dict[str, Any],
+        host_share: float,
+        context: Any,
+    ) -> Reply:
+        """The server says whose weights will come to be trained, how, and which share of ours they
+        take home: a neighbour cannot."""
         self._only(SERVER_NAME, context)
         if not self._settings.privacy.guests:
             raise FederationError(f"The site '{self.name}' trains no weights of others, by policy")
         self._afford(task["steps"])
         with self._step(round):
-            self._guests = dict.fromkeys(owners, task)
+            self._guests = dict.fromkeys(owners, (task, host_share))
         return {}
 
     @collab.publish
@@ -195,7 +211,8 @@ class FlareSite:
                 raise FederationError(
                     f"The site '{self.name}' expects no weights of '{owner}' in round {round}"
                 )
-            trained, report = desk.train_guest(owner, weights, self._guests.pop(owner))
+            task, host_share = self._guests.pop(owner)
+            trained, report = desk.train_guest(owner, weights, task, host_share)
         return {"weights": trained, **self._told(report)}
 
     @collab.publish
