@@ -254,7 +254,7 @@ def wrong_arguments(tmp_path):
         (["predict", image, "--out", out, "--model", text], 1, "text.txt"),
         (["predict", image, "--out", out, "--model", empty], 1, "empty"),
         (["predict", image, "--out", out, "--runtime", "abacus"], 1, "abacus"),
-        (["predict", image, "--out", out, "--runtime", "tensorrt"], 1, "no runtime 'tensorrt'"),
+        (["predict", image, "--out", out, "--runtime", "tensorrt"], 1, "TensorRT"),
     ]
 
 

@@ -236,7 +236,7 @@ def test_a_page_elsewhere_has_its_pictures_beside_it(tmp_path: Path) -> None:
     [
         ("study: simulator_ablations\n", "did you mean 'simulator_ablation'"),
         ("study: real\n", "did you mean 'real_images'"),
-        ("study: xyzzy\n", "there is: real_images, simulator_ablation"),
+        ("study: xyzzy\n", "there is: downstream, real_images, simulator_ablation"),
         ("steps: 3\n", "must name its study with the key 'study'"),
     ],
 )
