@@ -188,6 +188,7 @@ def run(options: Options) -> dict[str, Any]:
     """
     model = resolve_model(options.model or None)
     metadata = read_metadata(model)
+    options.out.mkdir(parents=True, exist_ok=True)  # now: it may not be writable
     for stale in ("logs", "recordings"):
         shutil.rmtree(options.out / stale, ignore_errors=True)
     (options.out / REPORT).unlink(missing_ok=True)

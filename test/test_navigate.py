@@ -50,6 +50,21 @@ def test_a_case_with_and_one_without_trouble(tmp_path: Path, ros_domain_id: int)
     assert {"/image", "/mask", "/motion_permitted", "/robot/measured_js"} <= topics.keys()
 
 
+@pytest.mark.slow
+def test_a_case_in_a_time_of_its_own(tmp_path: Path) -> None:
+    model = write_threshold_model(tmp_path / "threshold.onnx", (SIZE, SIZE))
+    out = tmp_path / "new" / "out"
+    result = navigate(
+        *("--own-time", "--out", out, "--model", model, "--runtime", "onnxruntime"),
+        *("--seeds", 1, "--troubles", ""),
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert [case["reached"] for case in report["cases"]] == [True]
+    assert report["motion_without_permission"] == 0
+    assert (out / "navigate.png").stat().st_size > 1000
+
+
 def test_a_wrong_command_line_is_told(tmp_path: Path) -> None:
     result = navigate("--out", tmp_path, "--troubles", "earthquake")
     assert result.returncode == 2
