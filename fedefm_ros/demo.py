@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -28,14 +27,12 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from fedefm_core.errors import FedefmError
 from fedefm_core.perception.metadata import read_metadata
 from fedefm_core.perception.models import resolve_model
 from fedefm_core.provenance import file_sha256, provenance
 from fedefm_core.simulation import KINDS
 from fedefm_ros import interface
 from fedefm_ros.children import (
-    ChildError,
     start_node,
 )
 from fedefm_ros.demo_pictures import draw_run
@@ -43,9 +40,8 @@ from fedefm_ros.demo_rate import MIN_ANSWERS, answered_hz, rate_held
 from fedefm_ros.demo_report import percentiles, print_summary, read_sent, summarise
 from fedefm_ros.playback import SIMULATOR, PlaybackSource, open_playback
 from fedefm_ros.recorder import Recorder, Recording
-from fedefm_ros.runner import SIGNALS
 from fedefm_ros.transport import LARGE_DATA, claim_domain, large_data_environment
-from fedefm_ros.watch import WaitError, Watch, spinning, watching
+from fedefm_ros.watch import Watch, exit_code, spinning, watching
 
 POLL_S = 0.05
 ANSWER_TIMEOUT_S = 30.0  # for what a node says at once
@@ -92,25 +88,9 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; 0, or 1 with a sentence on stderr, or 130 when interrupted."""
     options = _parse(arguments)
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
-    try:
-        report = run(options)
-    except (WaitError, ChildError, FedefmError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; both nodes are stopped.", file=sys.stderr)
-        return 130
-    print_summary(report, options.out)
-    return 0
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """End at the first signal, cleanly even when more follow."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    return exit_code(
+        lambda: print_summary(run(options), options.out), "Interrupted; both nodes are stopped."
+    )
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -32,14 +31,13 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from fedefm_core.errors import FedefmError
 from fedefm_core.perception import Segmenter, open_runtime
 from fedefm_core.perception.metadata import read_metadata
 from fedefm_core.perception.models import resolve_model
 from fedefm_core.provenance import file_sha256, provenance
 from fedefm_core.simulation.navigation_case import random_case
 from fedefm_ros import interface
-from fedefm_ros.children import ChildError, start_node, stop_node
+from fedefm_ros.children import start_node, stop_node
 from fedefm_ros.demo_rate import MIN_ANSWERS, answered_hz, rate_held
 from fedefm_ros.messages import stamp_to_ns
 from fedefm_ros.navigate_pictures import draw_run
@@ -48,10 +46,9 @@ from fedefm_ros.navigator import Phase
 from fedefm_ros.own_time import Times, play
 from fedefm_ros.record_node import RecordNode
 from fedefm_ros.recorder import RECORDER_QOS, Call
-from fedefm_ros.runner import SIGNALS
 from fedefm_ros.simulated_view import TROUBLES
 from fedefm_ros.transport import claim_domain, large_data_environment
-from fedefm_ros.watch import WaitError, Watch, spinning, watching
+from fedefm_ros.watch import WaitError, Watch, exit_code, spinning, watching
 
 RATE_HZ = 15.0  # at most; fewer where this machine does not segment so many
 LEAST_HZ = 1.5  # answered; on a machine that is slower the loop cannot be closed
@@ -159,25 +156,9 @@ class Operator(RecordNode):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all cases; 0, or 1 with a sentence on stderr, or 130 when interrupted."""
     options = _parse(arguments)
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
-    try:
-        report = run(options)
-    except (WaitError, ChildError, FedefmError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; all nodes are stopped.", file=sys.stderr)
-        return 130
-    print_summary(report, options.out)
-    return 0
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """End at the first signal, cleanly even when more follow."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    return exit_code(
+        lambda: print_summary(run(options), options.out), "Interrupted; all nodes are stopped."
+    )
 
 
 def run(options: Options) -> dict[str, Any]:

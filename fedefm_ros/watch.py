@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from typing import TypeVar
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-from fedefm_ros.children import Child, check_alive, check_clean_end, stop_node
+from fedefm_core.errors import FedefmError
+from fedefm_ros.children import Child, ChildError, check_alive, check_clean_end, stop_node
 from fedefm_ros.runner import SIGNALS, set_on_signals
 
 POLL_S = 0.05
@@ -52,6 +54,31 @@ class Watch:
                 return False
             if self.interrupted.wait(POLL_S):
                 raise KeyboardInterrupt
+
+
+def exit_code(work: Callable[[], None], interrupted: str) -> int:
+    """Do the work of a program: 0, or 1 with a sentence on stderr, or 130 when interrupted.
+
+    interrupted: what is then told.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+    try:
+        work()
+    except (WaitError, ChildError, FedefmError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """End at the first signal, cleanly even when more follow."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @contextmanager

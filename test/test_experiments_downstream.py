@@ -13,15 +13,16 @@ from segmentation_networks import NETWORKS
 from fedefm_core.config import load_settings
 from fedefm_core.errors import OutputError, WeightsError
 from fedefm_core.experiments.downstream import (
+    DownstreamResult,
     DownstreamSettings,
     Key,
-    PartResult,
-    _held,
     _rows,
+    _sha256,
     downstream,
     find_unfit,
     plan,
 )
+from fedefm_core.experiments.parts import held_result
 from fedefm_core.networks import build_network, save_weights
 
 SHIPPED = Path(__file__).resolve().parents[1] / "config/experiments/downstream.yaml"
@@ -66,8 +67,8 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def part(dice: list[float | None], losses: list[float] | None = None) -> PartResult:
-    return PartResult("", 60.0, {"animal": dice}, losses or [1.0] * 20)
+def part(dice: list[float | None], losses: list[float] | None = None) -> DownstreamResult:
+    return DownstreamResult("", 60.0, {"animal": dice}, losses or [1.0] * 20)
 
 
 def test_parts_differ_in_what_they_are_named_after(config: Path) -> None:
@@ -126,7 +127,7 @@ def test_the_study_runs_and_is_not_run_twice(config: Path, tmp_path: Path) -> No
     settings = load_settings(DownstreamSettings, config, ["percents=[25]", "test_frames=3"])
     key, chosen = next(iter(plan(settings).items()))
     with pytest.raises(OutputError, match="result of other settings"):
-        _held(key, chosen, settings, tmp_path / "out")
+        held_result(DownstreamResult, tmp_path / "out" / key.folder, _sha256(chosen, settings))
 
 
 def test_the_shipped_configuration_can_be_planned(monkeypatch: pytest.MonkeyPatch) -> None:

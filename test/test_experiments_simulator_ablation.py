@@ -14,12 +14,12 @@ from cli_runner import run_cli
 
 from fedefm_core.config import load_settings, parse_settings
 from fedefm_core.errors import ConfigError, OutputError
+from fedefm_core.experiments.parts import held_result, keep_result
 from fedefm_core.experiments.simulator_ablation import (
-    PartResult,
+    AblationResult,
+    Part,
     SimulatorAblationSettings,
     _estimate,
-    _held,
-    _keep,
     _part_sha256,
     plan,
     report,
@@ -69,10 +69,14 @@ def settings(config: Path) -> SimulatorAblationSettings:
     return load_settings(SimulatorAblationSettings, config)
 
 
-def result_of(f1: list[float], marked: dict[str, float] | None = None) -> PartResult:
+def held(part: Part, settings: SimulatorAblationSettings, out: Path) -> AblationResult | None:
+    return held_result(AblationResult, out / part.folder, _part_sha256(part, settings))
+
+
+def result_of(f1: list[float], marked: dict[str, float] | None = None) -> AblationResult:
     kinds = ("human", "animal", "phantom")
     values = {kind: list(f1) for kind in kinds}
-    return PartResult("", 60.0, values, values, marked or {})
+    return AblationResult("", 60.0, values, values, marked or {})
 
 
 def test_parts_differ_in_their_ingredient_and_seed_alone(
@@ -187,21 +191,23 @@ def test_a_kept_result_is_read_again_and_one_of_other_settings_is_refused(
     settings: SimulatorAblationSettings, tmp_path: Path
 ) -> None:
     part = plan(settings)[0]
-    assert _held(part, settings, tmp_path) is None
+    assert held(part, settings, tmp_path) is None
     folder = tmp_path / part.folder
     (folder / "pool").mkdir(parents=True)
-    kept = PartResult(_part_sha256(part, settings), 3.0, {"human": [0.5]}, {"human": [1.0]}, {})
-    _keep(kept, folder)
+    kept = AblationResult(
+        _part_sha256(part, settings), 3.0, {"human": [0.5]}, {"human": [1.0]}, {}
+    )
+    keep_result(kept, folder)
     assert not (folder / "pool").exists()
-    assert _held(part, settings, tmp_path) == kept
+    assert held(part, settings, tmp_path) == kept
     renamed = settings.model_copy(update={"seeds": (1,)})
-    assert _held(part, renamed, tmp_path) == kept
+    assert held(part, renamed, tmp_path) == kept
     validation = settings.validation.model_copy(update={"seed": 5})
     with pytest.raises(OutputError, match="other settings"):
-        _held(part, settings.model_copy(update={"validation": validation}), tmp_path)
+        held(part, settings.model_copy(update={"validation": validation}), tmp_path)
     (folder / "result.json").write_text(json.dumps(asdict(kept))[:-9])
     with pytest.raises(OutputError, match="damaged"):
-        _held(part, settings, tmp_path)
+        held(part, settings, tmp_path)
 
 
 def test_the_page_is_markdown_with_relative_links(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,6 +34,7 @@ from pydantic import Field, field_validator
 from fedefm_core.config import Settings, load_settings, settings_sha256
 from fedefm_core.errors import OutputError, WeightsError
 from fedefm_core.evaluation.metrics import bootstrap_interval, nan_mean
+from fedefm_core.experiments.parts import PartResult, held_result, keep_result, progress_line
 from fedefm_core.experiments.study import Result, Rows
 from fedefm_core.finetuning import FinetuneSettings, finetune
 from fedefm_core.finetuning.data import Sample, SimulatorStream
@@ -47,7 +48,6 @@ from fedefm_core.simulation.dataset import DatasetPlan, write_dataset
 
 FloatArray = npt.NDArray[np.float64]
 Kind = Literal["human", "animal", "phantom", "simulation"]
-RESULT = "result.json"
 LAST = "last.safetensors"
 _RESAMPLES = 2000
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -104,12 +104,10 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PartResult:
+class DownstreamResult(PartResult):
     """dice: by kind of test image, foreground Dice a frame, None where undefined. losses: means of
-    the training loss over fiftieths of the run. sha256: of what decides the figures."""
+    the training loss over fiftieths of the run."""
 
-    sha256: str
-    seconds: float
     dice: dict[str, list[float | None]]
     losses: list[float]
 
@@ -130,10 +128,15 @@ def downstream(settings: DownstreamSettings, out: Path, tell: Callable[[str], No
     parts = plan(settings)
     unfit = find_unfit(settings)
     wanted = {k: part for k, part in parts.items() if (k.architecture, k.init) not in unfit}
-    results = {k: held for k, part in wanted.items() if (held := _held(k, part, settings, out))}
+    results = {
+        key: held
+        for key, part in wanted.items()
+        if (held := held_result(DownstreamResult, out / key.folder, _sha256(part, settings)))
+    }
     missing = [key for key in wanted if key not in results]
     for number, key in enumerate(missing):
-        tell(_progress(key, len(wanted), len(missing) - number, list(results.values())))
+        name, left = " ".join(map(str, key)), len(missing) - number
+        tell(progress_line(name, len(wanted), left, list(results.values())))
         results[key] = _run(key, wanted[key], settings, out)
     return report(settings, results, unfit, out)
 
@@ -179,7 +182,7 @@ def find_unfit(settings: DownstreamSettings) -> dict[tuple[str, str], str]:
 
 def report(
     settings: DownstreamSettings,
-    results: Mapping[Key, PartResult],
+    results: Mapping[Key, DownstreamResult],
     unfit: Mapping[tuple[str, str], str],
     out: Path,
 ) -> Result:
@@ -208,27 +211,22 @@ def report(
     )
 
 
-def _run(key: Key, part: FinetuneSettings, settings: DownstreamSettings, out: Path) -> PartResult:
+def _run(
+    key: Key, part: FinetuneSettings, settings: DownstreamSettings, out: Path
+) -> DownstreamResult:
     started = time.monotonic()
     folder = out / key.folder
     _share_pool(key, part, out, folder)
     finetune(part, folder, resume=True)
     network = load_network(folder / LAST)
     (training,) = (t for t in settings.trainings if t.name == key.training)
-    result = PartResult(
+    result = DownstreamResult(
         sha256=_sha256(part, settings),
         seconds=time.monotonic() - started,
         dice={kind: _scores(network, part, kind, settings) for kind in training.test_kinds},
         losses=_losses(folder / "metrics.jsonl"),
     )
-    partial = folder / f"{RESULT}.partial"
-    try:
-        partial.write_text(json.dumps(asdict(result)) + "\n")
-        os.replace(partial, folder / RESULT)
-        shutil.rmtree(folder / POOL, ignore_errors=True)
-        (folder / "state.safetensors").unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {folder}: {error.strerror}") from error
+    keep_result(result, folder)
     return result
 
 
@@ -276,7 +274,9 @@ def _losses(log: Path) -> list[float]:
     return [float(part.mean()) for part in np.array_split(losses, min(50, len(losses)))]
 
 
-def _rows(settings: DownstreamSettings, results: Mapping[Key, PartResult]) -> list[dict[str, Any]]:
+def _rows(
+    settings: DownstreamSettings, results: Mapping[Key, DownstreamResult]
+) -> list[dict[str, Any]]:
     """A row for each training, share of labels, kind of test image, architecture and init."""
     rows = []
     for training in settings.trainings:
@@ -291,7 +291,7 @@ def _rows(settings: DownstreamSettings, results: Mapping[Key, PartResult]) -> li
 
 
 def _row(
-    settings: DownstreamSettings, results: Mapping[Key, PartResult], key: Key, kind: str
+    settings: DownstreamSettings, results: Mapping[Key, DownstreamResult], key: Key, kind: str
 ) -> dict[str, Any]:
     """Mean Dice over seeds and its difference from the first init on the same frames and seeds.
 
@@ -340,7 +340,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def _draw_losses(
-    settings: DownstreamSettings, results: Mapping[Key, PartResult], path: Path
+    settings: DownstreamSettings, results: Mapping[Key, DownstreamResult], path: Path
 ) -> None:
     """A panel an architecture and share of labels; a curve an init, of the first training."""
     figure = Figure(
@@ -365,25 +365,6 @@ def _draw_losses(
     figure.savefig(path)
 
 
-def _held(
-    key: Key, part: FinetuneSettings, settings: DownstreamSettings, out: Path
-) -> PartResult | None:
-    """The finished result in out, or None. Raises OutputError for one of other settings."""
-    path = out / key.folder / RESULT
-    if not path.is_file():
-        return None
-    try:
-        result = PartResult(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise OutputError(f"{path} is damaged; delete it to have it made again") from error
-    if result.sha256 != _sha256(part, settings):
-        raise OutputError(
-            f"{path} is the result of other settings. Name another folder, or delete "
-            f"{path.parent} to have it made again"
-        )
-    return result
-
-
 def _sha256(part: FinetuneSettings, settings: DownstreamSettings) -> str:
     """Of settings, test frames and the weights that it starts from."""
     weights = part.init.read_bytes() if part.init is not None else b""
@@ -391,17 +372,9 @@ def _sha256(part: FinetuneSettings, settings: DownstreamSettings) -> str:
     return hashlib.sha256(settings_sha256(part).encode() + test.encode() + weights).hexdigest()
 
 
-def _progress(key: Key, total: int, left: int, done: Sequence[PartResult]) -> str:
-    line = f"Part {total - left + 1} of {total}: {' '.join(map(str, key))}"
-    if not done:
-        return line
-    hours, minutes = divmod(round(left * np.mean([d.seconds for d in done]) / 60), 60)
-    return f"{line}; about {hours} h {minutes:02d} min left"
-
-
 def _text(
     settings: DownstreamSettings,
-    results: Mapping[Key, PartResult],
+    results: Mapping[Key, DownstreamResult],
     unfit: Mapping[tuple[str, str], str],
 ) -> str:
     first = next(iter(plan(settings).values()))

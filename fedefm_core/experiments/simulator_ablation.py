@@ -16,13 +16,10 @@ An interrupted study goes on where it was: finished parts are read, a begun one 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -44,11 +41,11 @@ from fedefm_core.experiments.exported_frames import (
     exported_frames,
     score,
 )
+from fedefm_core.experiments.parts import PartResult, held_result, keep_result, progress_line
 from fedefm_core.experiments.real_images import RealImagesSettings, marked_catheters
 from fedefm_core.experiments.study import Result, Rows
 from fedefm_core.export.parity import Infer, torch_reference
 from fedefm_core.finetuning import FinetuneSettings, finetune
-from fedefm_core.finetuning.segmentation import POOL
 from fedefm_core.frames import Frame
 from fedefm_core.networks import load_network
 from fedefm_core.perception.preprocess import preprocess
@@ -57,7 +54,6 @@ from fedefm_core.provenance import provenance
 
 FloatArray = npt.NDArray[np.float64]
 Key = tuple[str, int]  # of a part: name of its variant, seed
-RESULT = "result.json"
 _SHEET_FRAMES = 12
 _RESAMPLES = 2000
 
@@ -112,14 +108,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class PartResult:
-    """f1, dice: by kind of frame, a value a frame, None where undefined. marked: F1 by real frame.
+class AblationResult(PartResult):
+    """f1, dice: by kind of frame, a value a frame, None where undefined. marked: F1 by real
+    frame."""
 
-    sha256: of everything that decides the figures. seconds: that it took.
-    """
-
-    sha256: str
-    seconds: float
     f1: dict[str, list[float | None]]
     dice: dict[str, list[float | None]]
     marked: dict[str, float]
@@ -134,13 +126,18 @@ def simulator_ablation(
     when out holds parts of another study; SimulationError or FrameError for missing images.
     """
     parts = plan(settings)
-    results = {part.key: result for part in parts if (result := _held(part, settings, out))}
+    results = {
+        part.key: held
+        for part in parts
+        if (held := held_result(AblationResult, out / part.folder, _part_sha256(part, settings)))
+    }
     missing = [part for part in parts if part.key not in results]
     if missing:
         frames = _validation_frames(settings, out)
         real = _real_images(settings)
         for number, part in enumerate(missing):
-            tell(_progress(part, len(parts), len(missing) - number, list(results.values())))
+            name, left = f"{part.variant.title}, seed {part.seed}", len(missing) - number
+            tell(progress_line(name, len(parts), left, list(results.values())))
             results[part.key] = _run(part, settings, frames, real, out)
     return report(settings, results, out)
 
@@ -161,7 +158,7 @@ def label_map_of(infer: Infer, frame: Frame) -> LabelMap:
 
 
 def report(
-    settings: SimulatorAblationSettings, results: Mapping[Key, PartResult], out: Path
+    settings: SimulatorAblationSettings, results: Mapping[Key, AblationResult], out: Path
 ) -> Result:
     """Tables and plot of the finished parts; a variant without any says so."""
     reference, *others = settings.variants
@@ -238,7 +235,7 @@ def _run(
     frames: Sequence[ExportedFrame],
     real: RealImagesSettings | None,
     out: Path,
-) -> PartResult:
+) -> AblationResult:
     started = time.monotonic()
     folder = out / part.folder
     finetune(part.settings, folder, resume=True)
@@ -251,14 +248,14 @@ def _run(
         f1[frame.kind].append(_number(scored.f1))
         dice[frame.kind].append(_number(scored.dice))
     marked = marked_catheters(real, lambda frame: label_map_of(infer, frame)) if real else {}
-    result = PartResult(
+    result = AblationResult(
         sha256=_part_sha256(part, settings),
         seconds=time.monotonic() - started,
         f1=f1,
         dice=dice,
         marked={name: row["f1"] for name, row in marked.items()},
     )
-    _keep(result, folder)
+    keep_result(result, folder)
     return result
 
 
@@ -268,56 +265,19 @@ def _part_sha256(part: Part, settings: SimulatorAblationSettings) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _keep(result: PartResult, folder: Path) -> None:
-    """Write the result whole or not at all; then drop what only a resumed training needs."""
-    partial = folder / (RESULT + ".partial")
-    try:
-        partial.write_text(json.dumps(asdict(result)) + "\n")
-        os.replace(partial, folder / RESULT)
-        shutil.rmtree(folder / POOL, ignore_errors=True)
-        (folder / "state.safetensors").unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"Cannot write to {folder}: {error.strerror}") from error
-
-
-def _held(part: Part, settings: SimulatorAblationSettings, out: Path) -> PartResult | None:
-    """The finished result in out, or None. Raises OutputError for one of other settings."""
-    path = out / part.folder / RESULT
-    if not path.is_file():
-        return None
-    try:
-        result = PartResult(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise OutputError(f"{path} is damaged; delete it to have it made again") from error
-    if result.sha256 != _part_sha256(part, settings):
-        raise OutputError(
-            f"{path} is the result of other settings. Name another folder, or delete "
-            f"{path.parent} to have it made again"
-        )
-    return result
-
-
-def _progress(part: Part, total: int, left: int, done: Sequence[PartResult]) -> str:
-    line = f"Part {total - left + 1} of {total}: {part.variant.title}, seed {part.seed}"
-    if not done:
-        return line
-    hours, minutes = divmod(round(left * np.mean([d.seconds for d in done]) / 60), 60)
-    return f"{line}; about {hours} h {minutes:02d} min left"
-
-
 def _pairs(
     seeds: Sequence[int],
-    results: Mapping[Key, PartResult],
+    results: Mapping[Key, AblationResult],
     variant: VariantSettings,
     reference: VariantSettings,
-) -> list[tuple[PartResult, PartResult]]:
+) -> list[tuple[AblationResult, AblationResult]]:
     """The variant's and the reference's results of each seed that has both."""
     keys = [((variant.name, seed), (reference.name, seed)) for seed in seeds]
     return [(results[a], results[b]) for a, b in keys if a in results and b in results]
 
 
 def _summary(
-    variant: VariantSettings, pairs: Sequence[tuple[PartResult, PartResult]]
+    variant: VariantSettings, pairs: Sequence[tuple[AblationResult, AblationResult]]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"title": variant.title, "seeds": len(pairs), "set": list(variant.set)}
     for metric in ("f1", "dice"):
@@ -330,14 +290,14 @@ def _summary(
     return row
 
 
-def _frames(result: PartResult, metric: str) -> FloatArray:
+def _frames(result: AblationResult, metric: str) -> FloatArray:
     """(frames, kinds) of one metric."""
     by_kind = result.f1 if metric == "f1" else result.dice
     frames: FloatArray = np.array(list(by_kind.values()), np.float64).T
     return frames
 
 
-def _marked(result: PartResult) -> FloatArray:
+def _marked(result: AblationResult) -> FloatArray:
     """(frames, 1) F1 of marked catheters."""
     return np.reshape(np.array(list(result.marked.values()), np.float64), (-1, 1))
 
