@@ -36,6 +36,9 @@ class Linear(FoundationNetwork):
         super().__init__()
         self.head = nn.Linear(SIDE * SIDE, CLASSES, bias=False)
 
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        return []
+
     def forward(self, image: Tensor) -> FoundationOutput:
         pixels = image.flatten(1)
         return FoundationOutput(self.head(pixels), pixels, pixels[:, :, None], pixels[:, :, None])

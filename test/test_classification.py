@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,11 @@ from cli_runner import run_cli
 from corpora_trees import picture, write
 from safetensors.torch import load_file
 from test_finetuning import settings as segmentation
+from training_runs import assert_same_files, interrupt_step
 
 from fedefm_core.config import parse_settings, save_settings
 from fedefm_core.errors import ConfigError, TruthError, WeightsError
-from fedefm_core.finetuning import ClassificationSettings, finetune, training
+from fedefm_core.finetuning import ClassificationSettings, finetune
 from fedefm_core.finetuning.classification import ClassificationTask, scores
 from fedefm_core.networks import (
     build_network,
@@ -112,23 +112,11 @@ def test_a_run_resumes_bit_for_bit(
 ) -> None:
     chosen = settings(table)
     finetune(chosen, tmp_path / "whole")
-    step, calls = training._step, []
-
-    def interrupted(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 2:
-            signal.raise_signal(signal.SIGINT)
-        return step(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(training, "_step", interrupted)
+    interrupt_step(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         finetune(chosen, tmp_path / "parts")
     finetune(chosen, tmp_path / "parts", resume=True)
-    for name in ("best", "state"):
-        whole, parts = (
-            load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "parts")
-        )
-        assert all(torch.equal(whole[key], parts[key]) for key in whole), name
+    assert_same_files(tmp_path / "whole", tmp_path / "parts", ("best", "state"))
 
 
 def test_it_starts_from_a_foundation_without_its_head(table: Path, tmp_path: Path) -> None:

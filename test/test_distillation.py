@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,13 @@ import pytest
 import torch
 from cli_runner import run_cli
 from corpora_trees import picture, write
-from safetensors.torch import load_file
 from segmentation_networks import NETWORKS, build, registered
 from test_finetuning import TINY
+from training_runs import assert_same_files, interrupt_step
 
 from fedefm_core.config import parse_settings, save_settings
 from fedefm_core.errors import ConfigError, FrameError, WeightsError
-from fedefm_core.finetuning import DistillSettings, distill, training
+from fedefm_core.finetuning import DistillSettings, distill
 from fedefm_core.finetuning.data import Sample
 from fedefm_core.finetuning.distillation import DistillationTask, soft_loss, teach
 from fedefm_core.networks import build_network, read_weights_header, save_weights
@@ -111,23 +110,11 @@ def test_real_frames_take_their_share_and_a_run_resumes_bit_for_bit(
     assert header["architecture"] == "wirenet"
     assert [t["architecture"] for t in header["teachers"]] == ["vit_segmenter"]
 
-    step, calls = training._step, []
-
-    def interrupted(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 1:
-            signal.raise_signal(signal.SIGINT)
-        return step(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(training, "_step", interrupted)
+    interrupt_step(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         distill(chosen, tmp_path / "parts")
     distill(chosen, tmp_path / "parts", resume=True)
-    for name in ("best", "state"):
-        whole, parts = (
-            load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "parts")
-        )
-        assert all(torch.equal(whole[key], parts[key]) for key in whole), name
+    assert_same_files(tmp_path / "whole", tmp_path / "parts", ("best", "state"))
 
 
 def test_what_cannot_teach_is_refused_before_anything_is_written(

@@ -119,6 +119,9 @@ class Seeing(FoundationNetwork):
         super().__init__()
         self.head, self.blind = nn.Linear(16, 2), blind
 
+    def encoder_stages(self) -> list[tuple[str, ...]]:
+        return []
+
     def forward(self, image: Tensor) -> FoundationOutput:
         patches = nn.functional.unfold(image, 4, stride=4).mT
         if self.blind:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from segmentation_networks import NETWORKS, build
 from test_finetuning import settings
 from torch import Tensor, nn
+from training_runs import assert_same_files, interrupt_step
 
 from fedefm_core.errors import ConfigError
 from fedefm_core.finetuning import finetune, training
@@ -176,24 +176,11 @@ def test_all_of_it_together_resumes_bit_for_bit(
         labels={"percent": 25},
     )
     finetune(chosen, tmp_path / "whole")
-    step, calls = training._step, []
-
-    def interrupted(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == 1:
-            signal.raise_signal(signal.SIGINT)
-        return step(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(training, "_step", interrupted)
+    interrupt_step(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         finetune(chosen, tmp_path / "parts")
     finetune(chosen, tmp_path / "parts", resume=True)
-    for name in ("best", "last", "state"):
-        whole, parts = (
-            load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "parts")
-        )
-        assert whole.keys() == parts.keys()
-        assert all(torch.equal(whole[key], parts[key]) for key in whole), name
+    assert_same_files(tmp_path / "whole", tmp_path / "parts", ("best", "last", "state"))
     assert len(training_frames(chosen, tmp_path / "whole")) == 2
 
 

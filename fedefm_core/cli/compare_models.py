@@ -10,6 +10,7 @@ import typer
 
 from fedefm_core.cli.evaluate import check_names
 from fedefm_core.cli.main import app
+from fedefm_core.cli.options import Images, Masks, Overrides, Truth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,20 +23,16 @@ if TYPE_CHECKING:
 def compare_models(
     model: Annotated[str, typer.Argument(help="Path or shipped name.")],
     against: Annotated[str, typer.Argument(help="The other one; differences are this - MODEL.")],
-    images: Annotated[Path, typer.Option(help="Images: a folder, or anything predict reads.")],
-    masks: Annotated[Path, typer.Option(help="Folder of STEM.png with values 0, 1 and 2.")],
+    images: Images,
+    masks: Masks,
     out: Annotated[Path, typer.Option(help="Folder of the results.")],
     runtime: Annotated[str, typer.Option(help="auto, openvino, onnxruntime, ...")] = "auto",
-    truth: Annotated[
-        Path | None, typer.Option(help="Tips; default: truth.json beside the folder of masks.")
-    ] = None,
+    truth: Truth = None,
     metric: Annotated[
         str, typer.Option(help="By which the contact sheet chooses its frames.")
     ] = "foreground_dice",
     frames: Annotated[int, typer.Option(min=1, help="On the contact sheet.")] = 8,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a setting: tip_gate_px=30.")
-    ] = None,
+    override: Overrides = None,
 ) -> None:
     """Compare two models frame by frame: differences, a paired test, where they differ most."""
     from fedefm_core.cli.progress import expected_frames, progress

@@ -9,24 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from fedefm_core.cli.main import app
+from fedefm_core.cli.options import Images, Masks, Overrides, Truth
 
 
 @app.command()
 def evaluate(
-    images: Annotated[Path, typer.Option(help="Images: a folder, or anything predict reads.")],
-    masks: Annotated[Path, typer.Option(help="Folder of STEM.png with values 0, 1 and 2.")],
+    images: Images,
+    masks: Masks,
     json: Annotated[Path, typer.Option(help="Where to write the report.")],
     model: Annotated[
         str | None, typer.Option(help="Path or shipped name; default: the shipped model.")
     ] = None,
     runtime: Annotated[str, typer.Option(help="auto, openvino, onnxruntime, ...")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="0: the runtime's own choice.")] = 0,
-    truth: Annotated[
-        Path | None, typer.Option(help="Tips; default: truth.json beside the folder of masks.")
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a setting: tip_gate_px=30.")
-    ] = None,
+    truth: Truth = None,
+    override: Overrides = None,
 ) -> None:
     """Measure overlap, centerlines, distances, calibration and tips; docs/metrics.md has all."""
     from fedefm_core.cli.progress import expected_frames, progress

@@ -7,6 +7,7 @@ the pooled features.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class FoundationOutput(NamedTuple):
         return self.late_bnc if name == "late" else self.mid_bnc
 
 
-class FoundationNetwork(nn.Module):
+class FoundationNetwork(nn.Module, ABC):
     """Base of the networks that a federation pretrains.
 
     forward takes (B, 1, H, W) float grey images as wirenet.normalise gives them and returns a
@@ -38,6 +39,6 @@ class FoundationNetwork(nn.Module):
 
     head: nn.Linear
 
+    @abstractmethod
     def encoder_stages(self) -> list[tuple[str, ...]]:
         """Prefixes of the encoder's weights, stage by stage from the image on."""
-        raise NotImplementedError
