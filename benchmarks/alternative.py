@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 import typer
 from monai.networks.nets import UNet
+from timing import milliseconds
 
 from fedefm_core.cli.report import print_table, write_json
 from fedefm_core.export.bench import quantiles, table, warm_up
@@ -57,8 +57,8 @@ def compare(
     warm_up(segmenter, frames, warm_up_frames)
     times: dict[str, list[float]] = {"fedefm_core": [], "alternative": []}
     for frame, message in zip(frames, data, strict=True):
-        times["fedefm_core"].append(_milliseconds(lambda f=frame: segmenter.process(f)))
-        times["alternative"].append(_milliseconds(lambda m=message: segment(*m)))
+        times["fedefm_core"].append(milliseconds(lambda f=frame: segmenter.process(f)))
+        times["alternative"].append(milliseconds(lambda m=message: segment(*m)))
     return times
 
 
@@ -91,12 +91,6 @@ def run(
             "provenance": provenance(seed=SEED),
         }
         write_json(report, json)
-
-
-def _milliseconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return 1e3 * (time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

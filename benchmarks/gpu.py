@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import onnx
 import torch
 import typer
+from timing import milliseconds
 from torch import Tensor, nn
 
 from fedefm_core.cli.report import check_report_path, print_table, write_json
@@ -64,7 +65,7 @@ def time_network(name: str, size: int, frames: int, on_gpu: bool) -> list[float]
         half = HalfGraph(network).eval().to("cuda", memory_format=torch.channels_last)
         run = CapturedGraph(half, image.cuda())
     run(image)
-    return [_milliseconds(lambda: run(image)) for _ in range(frames)]
+    return [milliseconds(lambda: run(image)) for _ in range(frames)]
 
 
 def write_model(folder: Path, size: int, precision: str) -> Path:
@@ -125,12 +126,6 @@ def run(
         report = {"device": device, "precision": precision, "size": size, "frames": frames}
         report |= {"networks_ms": alone, "perception": whole, "provenance": provenance(seed=SEED)}
         write_json(report, json)
-
-
-def _milliseconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return 1e3 * (time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,8 +22,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import rclpy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from fedefm_core.perception.metadata import read_metadata
@@ -40,8 +37,8 @@ from fedefm_ros.demo_rate import MIN_ANSWERS, answered_hz, rate_held
 from fedefm_ros.demo_report import percentiles, print_summary, read_sent, summarise
 from fedefm_ros.playback import SIMULATOR, PlaybackSource, open_playback
 from fedefm_ros.recorder import Recorder, Recording
-from fedefm_ros.transport import LARGE_DATA, claim_domain, large_data_environment
-from fedefm_ros.watch import Watch, exit_code, spinning, watching
+from fedefm_ros.transport import LARGE_DATA
+from fedefm_ros.watch import Watch, exit_code, own_domain, spinning, watching
 
 POLL_S = 0.05
 ANSWER_TIMEOUT_S = 30.0  # for what a node says at once
@@ -170,19 +167,9 @@ class Rate:
 
 def _play(options: Options, source: PlaybackSource, model: Path) -> tuple[Recording, Rate]:
     """Run both nodes for one playback and return what came back."""
-    domain, claim = (options.domain, None) if options.domain else claim_domain()
-    environment = large_data_environment(domain)
-    os.environ.clear()
-    os.environ.update(environment)  # this process takes part in the domain too
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        with watching() as watch, spinning(Recorder()) as recorder:
-            rate = _run_nodes(options, source, model, recorder, watch)
-            recording = recorder.recording()
-    finally:
-        rclpy.try_shutdown()
-        if claim is not None:
-            claim.close()
+    with own_domain(options.domain), watching() as watch, spinning(Recorder()) as recorder:
+        rate = _run_nodes(options, source, model, recorder, watch)
+        recording = recorder.recording()
     return recording, rate
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -23,11 +22,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -47,8 +44,7 @@ from fedefm_ros.own_time import Times, play
 from fedefm_ros.record_node import RecordNode
 from fedefm_ros.recorder import RECORDER_QOS, Call
 from fedefm_ros.simulated_view import TROUBLES
-from fedefm_ros.transport import claim_domain, large_data_environment
-from fedefm_ros.watch import WaitError, Watch, exit_code, spinning, watching
+from fedefm_ros.watch import WaitError, Watch, exit_code, own_domain, spinning, watching
 
 RATE_HZ = 15.0  # at most; fewer where this machine does not segment so many
 LEAST_HZ = 1.5  # answered; on a machine that is slower the loop cannot be closed
@@ -222,20 +218,10 @@ def _play_live(options: Options, model: Path) -> tuple[Pace, list[Episode]]:
 
 
 def _play(options: Options, model: Path) -> Pace:
-    domain, claim = (options.domain, None) if options.domain else claim_domain()
-    environment = large_data_environment(domain)
-    os.environ.clear()
-    os.environ.update(environment)  # this process takes part in the domain too
-    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        with watching() as watch, spinning(Operator()) as operator:
-            pace = _start(options, model, operator, watch)
-            for trouble, seed in options.cases:
-                _play_case(options, trouble, seed, pace, operator, watch)
-    finally:
-        rclpy.try_shutdown()
-        if claim is not None:
-            claim.close()
+    with own_domain(options.domain), watching() as watch, spinning(Operator()) as operator:
+        pace = _start(options, model, operator, watch)
+        for trouble, seed in options.cases:
+            _play_case(options, trouble, seed, pace, operator, watch)
     return pace
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -12,12 +13,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+import rclpy
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from fedefm_core.errors import FedefmError
 from fedefm_ros.children import Child, ChildError, check_alive, check_clean_end, stop_node
 from fedefm_ros.runner import SIGNALS, set_on_signals
+from fedefm_ros.transport import claim_domain, large_data_environment
 
 POLL_S = 0.05
 NodeT = TypeVar("NodeT", bound=Node)
@@ -54,6 +58,25 @@ class Watch:
                 return False
             if self.interrupted.wait(POLL_S):
                 raise KeyboardInterrupt
+
+
+@contextmanager
+def own_domain(domain: int) -> Iterator[None]:
+    """Take part in a ROS domain, by the transport that large images need; 0: one that is free.
+
+    The environment of this process, and so of the nodes that it starts, is changed for good.
+    """
+    number, claim = (domain, None) if domain else claim_domain()
+    environment = large_data_environment(number)
+    os.environ.clear()
+    os.environ.update(environment)
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
+        if claim is not None:
+            claim.close()
 
 
 def exit_code(work: Callable[[], None], interrupted: str) -> int:
