@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from test_metrics_distances import SETTINGS, scored
 
 from fedefm_core.errors import OutputError
 from fedefm_core.evaluation.evaluate import frame_row, summarise
-from fedefm_core.evaluation.run_records import read_records
+from fedefm_core.evaluation.run_records import RunRecord, read_records
 from fedefm_core.finetuning import finetune
 from fedefm_core.finetuning.examples import run_examples
 
@@ -68,10 +69,14 @@ def test_reports_alone_need_no_run(tmp_path: Path) -> None:
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text("{}")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained/config.yaml").write_text("rounds: 1\n")
+    (tmp_path / "pretrained/metrics.jsonl").write_text('{"round": 0}\n')
     for path, words in (
         ("other.json", "a report of 'evaluate' (it is something else)"),
         ("none", "not there"),
         ("folder", "config.yaml"),
+        ("pretrained", "is no folder of 'finetune' or 'distill'"),
     ):
         result = run_cli("report", tmp_path / path, "--out", tmp_path / "out")
         assert result.code == 1
@@ -87,6 +92,13 @@ def test_examples_are_the_validation_of_the_run(run: Path) -> None:
     assert np.isin(examples[0].found, (0, 1, 2)).all()
     with pytest.raises(OutputError):
         read_records([run / "nothing"])
+
+
+def test_an_undefined_score_is_not_the_best() -> None:
+    lines = [{"step": i, "split": "validation", "dice_mean": v} for i, v in enumerate((nan, 0.5))]
+    best = RunRecord("run", Path("run"), {"steps": 1}, lines).best()
+    assert best is not None
+    assert best["step"] == 1
 
 
 def test_two_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path) -> None:

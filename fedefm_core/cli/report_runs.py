@@ -39,7 +39,8 @@ def report(
 
         for record in progress(trainings, "Image examples", len(trainings)):
             pictures[record.name] = run_examples(record.path, examples)
-    command = shlex.join(["fedefm_core", "report", *map(str, run), "--out", str(out)])
+    options = ["--out", str(out), "--examples", str(examples)]
+    command = shlex.join(["fedefm_core", "report", *map(str, run), *options])
     try:
         page = write_report(records, pictures, out, command)
     except OSError as error:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ class RunRecord:
         """The validation that the best checkpoint was chosen by; None before the first."""
         lines = self.split("validation")
         metric = str(self.config.get("validation", {}).get("metric", "dice_mean"))
-        known = [line for line in lines if line.get(metric) is not None]
+        known = [line for line in lines if math.isfinite(line.get(metric, math.nan))]
         return max(known, key=lambda line: float(line[metric]), default=None)
 
 
@@ -91,11 +92,18 @@ def _read_run(path: Path) -> RunRecord:
         raise OutputError(
             f"{path} is no folder of a training run with {CONFIG_FILE} and {METRICS_FILE}: {error}"
         ) from error
-    if not isinstance(config, dict) or not all(isinstance(m, dict) for m in metrics):
-        raise OutputError(f"{path / CONFIG_FILE} or {path / METRICS_FILE} is damaged")
+    if not isinstance(config, dict) or not all(_is_line(m) for m in metrics):
+        raise OutputError(
+            f"{path} is no folder of 'finetune' or 'distill': its {CONFIG_FILE} or {METRICS_FILE} "
+            "is another command's, or damaged"
+        )
     found = {file.stem: _read_json(file) for file in sorted(path.glob("*.json"))}
     evaluations = {name: report for name, report in found.items() if report is not None}
     return RunRecord(path.resolve().name, path, config, metrics, evaluations)
+
+
+def _is_line(metrics: Any) -> bool:
+    return isinstance(metrics, dict) and {"step", "split"} <= metrics.keys()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
