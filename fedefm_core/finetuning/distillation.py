@@ -21,7 +21,12 @@ from torch.nn import functional
 from fedefm_core.errors import ConfigError, OutputError
 from fedefm_core.finetuning.data import PoolStream, Sample
 from fedefm_core.finetuning.losses import tip_loss
-from fedefm_core.finetuning.segmentation import SegmentationTask, forward, training_frames
+from fedefm_core.finetuning.segmentation import (
+    SegmentationTask,
+    check_sides,
+    forward,
+    training_frames,
+)
 from fedefm_core.finetuning.settings import DistillSettings
 from fedefm_core.finetuning.sources import read_unlabelled, write_unlabelled
 from fedefm_core.finetuning.training import progress_bar, train
@@ -45,13 +50,14 @@ def distill(settings: DistillSettings, run_dir: Path, resume: bool = False) -> P
 
 
 class DistillationTask(SegmentationTask):
-    """settings: of the run; the teachers are loaded by check."""
+    """settings: of the run; check loads the teachers, and notes who they are."""
 
     def __init__(self, settings: DistillSettings) -> None:
         super().__init__(settings)
         self.settings: DistillSettings = settings
         self.files = [_weights_file(path) for path in settings.teachers]
         self.teachers: list[SegmentationNetwork] = []
+        self.described: list[dict[str, str]] = []
 
     def check(self) -> None:
         super().check()
@@ -63,10 +69,11 @@ class DistillationTask(SegmentationTask):
             open_source(path)
         self.teachers = [load_segmenter(file).requires_grad_(False) for file in self.files]
         for file, teacher in zip(self.files, self.teachers, strict=True):
-            _check_sides(self.settings, file, teacher.size_multiple)
+            check_sides(self.settings, teacher.size_multiple, f"the teacher {file}")
+        self.described = _described(self.files)
 
     def prepare(self, run_dir: Path) -> None:
-        _keep_teachers(self.files, run_dir / TEACHERS_FILE)
+        _keep_teachers(self.described, run_dir / TEACHERS_FILE)
         super().prepare(run_dir)
         chosen = self.settings
         if chosen.unlabelled:
@@ -102,7 +109,7 @@ class DistillationTask(SegmentationTask):
         return {**parts, "total": total}
 
     def header(self) -> dict[str, Any]:
-        return {**super().header(), "teachers": _described(self.files)}
+        return {**super().header(), "teachers": self.described}
 
 
 def teach(
@@ -128,20 +135,8 @@ def _weights_file(path: Path) -> Path:
     return path / _RUN_WEIGHTS if path.is_dir() else path
 
 
-def _check_sides(settings: DistillSettings, file: Path, multiple: int) -> None:
-    sides = {"simulation.size": settings.simulation.size}
-    if settings.has_frames:
-        sides["crop"] = settings.crop
-    for name, side in sides.items():
-        if side % multiple:
-            raise ConfigError(
-                f"'{name}' must be a multiple of {multiple} for the teacher {file} (got {side})"
-            )
-
-
-def _keep_teachers(files: Sequence[Path], record: Path) -> None:
+def _keep_teachers(described: list[dict[str, str]], record: Path) -> None:
     """Write down who they are, or make sure that they still are who they were."""
-    described = _described(files)
     try:
         if not record.exists():
             record.write_text(json.dumps(described, indent=2) + "\n")

@@ -140,17 +140,21 @@ def evaluate(
 
 def check_sizes(settings: FinetuneSettings) -> None:
     """Raise ConfigError now rather than at the first batch that does not fit."""
+    check_sides(settings, settings.network.size_multiple, f"this {settings.architecture}")
     size, crop = settings.simulation.size, settings.crop
-    step = settings.network.size_multiple
-    sides = {"simulation.size": size} | ({"crop": crop} if settings.has_frames else {})
-    for name, side in sides.items():
-        if side % step:
-            raise ConfigError(
-                f"'{name}' must be a multiple of {step} for this {settings.architecture} "
-                f"(got {side})"
-            )
     if settings.has_frames and crop > size:
         raise ConfigError(f"'crop' must be at most 'simulation.size', {size} (got {crop})")
+
+
+def check_sides(settings: FinetuneSettings, multiple: int, network: str) -> None:
+    """Raise ConfigError unless a network, called so in the message, can take all batches."""
+    size, crop = settings.simulation.size, settings.crop
+    sides = {"simulation.size": size} | ({"crop": crop} if settings.has_frames else {})
+    for name, side in sides.items():
+        if side % multiple:
+            raise ConfigError(
+                f"'{name}' must be a multiple of {multiple} for {network} (got {side})"
+            )
 
 
 def training_frames(settings: FinetuneSettings, run_dir: Path) -> list[PoolFrame]:
