@@ -22,6 +22,7 @@ from fedefm_core.evaluation.distances import (
     f1_at,
     hausdorff95,
     near_counts,
+    skeleton_gaps,
 )
 from fedefm_core.evaluation.evaluate import EvaluationSettings, score_frame, summarise
 from fedefm_core.evaluation.metrics import confusion, match_tips, mean_iou, pixel_accuracy
@@ -61,24 +62,24 @@ def test_hausdorff_is_that_of_monai(seed: int) -> None:
 
 def test_distances_of_parallel_lines_and_of_nothing() -> None:
     assert hausdorff95(line(10), line(14)) == pytest.approx(4)
-    assert centerline_distance(line(10), line(14)) == pytest.approx(4)
-    assert centerline_distance(line(10), line(10)) == 0
+    assert centerline_distance(skeleton_gaps(line(10), line(14))) == pytest.approx(4)
+    assert centerline_distance(skeleton_gaps(line(10), line(10))) == 0
     nothing = np.zeros((40, 60), bool)
-    for of in (hausdorff95, centerline_distance):
-        assert np.isnan(of(nothing, line(10)))
-        assert np.isnan(of(line(10), nothing))
+    for pair in ((nothing, line(10)), (line(10), nothing)):
+        assert np.isnan(hausdorff95(*pair))
+        assert np.isnan(centerline_distance(skeleton_gaps(*pair)))
 
 
 def test_f1_steps_at_the_distance_of_the_lines() -> None:
     assert F1_TOLERANCES_PX == (1, 2, 3, 5)
-    assert f1_at(near_counts(line(10), line(12))).tolist() == [0, 1, 1, 1]
-    assert f1_at(near_counts(line(10), line(14))).tolist() == [0, 0, 0, 1]
+    assert f1_at(near_counts(skeleton_gaps(line(10), line(12)))).tolist() == [0, 1, 1, 1]
+    assert f1_at(near_counts(skeleton_gaps(line(10), line(14)))).tolist() == [0, 0, 0, 1]
     nothing = np.zeros((40, 60), bool)
-    assert f1_at(near_counts(nothing, line(10))).tolist() == [0] * 4
-    assert np.isnan(f1_at(near_counts(nothing, nothing))).all()
+    assert f1_at(near_counts(skeleton_gaps(nothing, line(10)))).tolist() == [0] * 4
+    assert np.isnan(f1_at(near_counts(skeleton_gaps(nothing, nothing)))).all()
     half = line(10)
     half[:, 30:] = False  # precision 1; recall of the near part
-    near, predicted, back, true = near_counts(half, line(10))[0]
+    near, predicted, back, true = near_counts(skeleton_gaps(half, line(10)))[0]
     assert (near, predicted, back, true) == (25, 25, 26, 50)
 
 

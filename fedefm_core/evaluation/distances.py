@@ -6,10 +6,12 @@ NaN means undefined: one of the two is empty, so there is no distance.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
-from fedefm_core.evaluation.metrics import BoolArray, FloatArray, IntArray
+from fedefm_core.evaluation.metrics import BoolArray, FloatArray, IntArray, harmonic_mean
 
 F1_TOLERANCES_PX = (1, 2, 3, 5)
 
@@ -28,20 +30,34 @@ def hausdorff95(predicted: BoolArray, true: BoolArray) -> float:
     return float(max(one, other))
 
 
-def centerline_distance(predicted_skeleton: BoolArray, true_skeleton: BoolArray) -> float:
-    """Mean distance in pixels between two skeletons (H, W), over the pixels of both."""
-    if not predicted_skeleton.any() or not true_skeleton.any():
+class SkeletonGaps(NamedTuple):
+    """Distances in pixels: of each predicted skeleton pixel to the true skeleton (P,), and of each
+    true one to the predicted (T,); infinite where the other has none."""
+
+    there: FloatArray
+    back: FloatArray
+
+
+def skeleton_gaps(predicted_skeleton: BoolArray, true_skeleton: BoolArray) -> SkeletonGaps:
+    """How far two skeletons (H, W) lie apart, pixel by pixel."""
+    return SkeletonGaps(
+        _distance_to(true_skeleton)[predicted_skeleton],
+        _distance_to(predicted_skeleton)[true_skeleton],
+    )
+
+
+def centerline_distance(gaps: SkeletonGaps) -> float:
+    """Mean distance in pixels between two skeletons, over the pixels of both."""
+    there, back = gaps
+    if not there.size or not back.size:
         return float("nan")
-    there = _distance_to(true_skeleton)[predicted_skeleton]
-    back = _distance_to(predicted_skeleton)[true_skeleton]
     return float(np.concatenate([there, back]).mean())
 
 
-def near_counts(predicted_skeleton: BoolArray, true_skeleton: BoolArray) -> IntArray:
+def near_counts(gaps: SkeletonGaps) -> IntArray:
     """(len(F1_TOLERANCES_PX), 4): predicted pixels near the true skeleton, predicted pixels, true
     ones near the predicted skeleton, true ones; near means within the row's tolerance."""
-    there = _distance_to(true_skeleton)[predicted_skeleton]
-    back = _distance_to(predicted_skeleton)[true_skeleton]
+    there, back = gaps
     rows = [
         (np.count_nonzero(there <= t), there.size, np.count_nonzero(back <= t), back.size)
         for t in F1_TOLERANCES_PX
@@ -51,10 +67,7 @@ def near_counts(predicted_skeleton: BoolArray, true_skeleton: BoolArray) -> IntA
 
 def f1_at(counts: IntArray) -> FloatArray:
     """Harmonic mean of precision and recall of counts (..., 4); NaN when both are empty."""
-    near, predicted, back, true = np.moveaxis(counts.astype(np.float64), -1, 0)
-    bottom = near * true + back * predicted
-    mean = np.divide(2 * near * back, bottom, out=np.zeros_like(bottom), where=bottom > 0)
-    return np.where(predicted + true > 0, mean, np.nan)
+    return harmonic_mean(*np.moveaxis(counts, -1, 0))
 
 
 def _border(mask: BoolArray) -> BoolArray:

@@ -29,6 +29,7 @@ from fedefm_core.evaluation.distances import (
     f1_at,
     hausdorff95,
     near_counts,
+    skeleton_gaps,
 )
 from fedefm_core.evaluation.metrics import (
     CLASS_METRICS,
@@ -123,10 +124,11 @@ def score_frame(
     for region in REGIONS:
         predicted, true = _region(label_map, region), _region(mask, region)
         skeletons = skeleton(predicted), skeleton(true)
+        gaps = skeleton_gaps(*skeletons)
         tolerance = settings.centerline_tolerance_px
         regions[region] = count_region(predicted, true, *skeletons, tolerance)
         distances[region] = RegionDistances(
-            hausdorff95(predicted, true), centerline_distance(*skeletons), near_counts(*skeletons)
+            hausdorff95(predicted, true), centerline_distance(gaps), near_counts(gaps)
         )
     score = FrameScore(
         name,
@@ -439,15 +441,16 @@ def _estimate(
     name: str, statistic: Statistic, frames: FloatArray | IntArray, settings: EvaluationSettings
 ) -> dict[str, Any]:
     """{name: statistic of the frames, name_interval: its bootstrap interval}."""
+    values = np.asarray(frames, dtype=np.float64)
     interval = bootstrap_interval(
         statistic,
-        np.asarray(frames, dtype=np.float64),
+        values,
         settings.bootstrap_seed,
         settings.bootstrap_resamples,
         settings.confidence,
     )
     return {
-        name: _number(statistic(np.asarray(frames, dtype=np.float64))),
+        name: _number(statistic(values)),
         f"{name}_interval": interval and [_number(bound) for bound in interval],
     }
 

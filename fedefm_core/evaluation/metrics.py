@@ -92,7 +92,7 @@ def cl_dice(counts: RegionCounts) -> FloatArray:
     Harmonic mean of topology precision |S_P ∩ T| / |S_P| and topology sensitivity
     |S_T ∩ P| / |S_T|; S is the skeleton. NaN when both masks are empty, 0 when one is.
     """
-    return _harmonic_mean(
+    return harmonic_mean(
         counts.predicted_skeleton_in_truth,
         counts.predicted_skeleton,
         counts.true_skeleton_in_prediction,
@@ -112,7 +112,7 @@ def centerline_recall(counts: RegionCounts) -> FloatArray:
 
 def centerline_f1(counts: RegionCounts) -> FloatArray:
     """Harmonic mean of both. NaN when both skeletons are empty, 0 when one is."""
-    return _harmonic_mean(
+    return harmonic_mean(
         counts.predicted_skeleton_near,
         counts.predicted_skeleton,
         counts.true_skeleton_near,
@@ -307,7 +307,7 @@ def _ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
     return result
 
 
-def _harmonic_mean(
+def harmonic_mean(
     hits_a: npt.ArrayLike, total_a: npt.ArrayLike, hits_b: npt.ArrayLike, total_b: npt.ArrayLike
 ) -> FloatArray:
     """Of hits_a / total_a and hits_b / total_b; 0 when one total is 0, NaN when both are."""
