@@ -14,9 +14,11 @@ import yaml
 
 from fedefm_core.errors import OutputError
 
+# Of a run of finetune or distill.
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.yaml"
 BEST_WEIGHTS = "best.safetensors"
+LAST_WEIGHTS = "last.safetensors"
 
 
 @dataclass(frozen=True)

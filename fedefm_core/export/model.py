@@ -16,6 +16,7 @@ from pydantic import Field
 
 from fedefm_core.config import Settings
 from fedefm_core.errors import ConfigError, OutputError, WeightsError
+from fedefm_core.evaluation.run_records import BEST_WEIGHTS, CONFIG_FILE
 from fedefm_core.export.half import to_half
 from fedefm_core.export.onnx import save_model, to_onnx
 from fedefm_core.export.parity import (
@@ -35,8 +36,6 @@ from fedefm_core.perception.preprocess import preprocess
 from fedefm_core.provenance import provenance
 from fedefm_core.simulation import simulate_frame
 
-RUN_WEIGHTS = "best.safetensors"
-RUN_CONFIG = "config.yaml"
 PARITY_RUNTIME = "openvino"  # the default runtime: what the robot will run
 
 
@@ -86,9 +85,9 @@ def find_weights(source: Path) -> TrainedWeights:
 
     Raises WeightsError when there are none, or the training's settings cannot be read.
     """
-    path = source / RUN_WEIGHTS if source.is_dir() else source
+    path = source / BEST_WEIGHTS if source.is_dir() else source
     header = read_weights_header(path)
-    config = path.parent / RUN_CONFIG
+    config = path.parent / CONFIG_FILE
     return TrainedWeights(path, header, _read_config(config) if config.is_file() else {})
 
 

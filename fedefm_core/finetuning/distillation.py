@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedefm_core.errors import ConfigError, OutputError
+from fedefm_core.evaluation.run_records import BEST_WEIGHTS
 from fedefm_core.finetuning.data import PoolStream, Sample
 from fedefm_core.finetuning.losses import tip_loss
 from fedefm_core.finetuning.segmentation import (
@@ -37,7 +38,6 @@ from fedefm_core.perception.types import UNKNOWN
 
 UNLABELLED = "unlabelled"  # folder of a run: frames without labels
 TEACHERS_FILE = "teachers.json"  # of a run: who they were
-_RUN_WEIGHTS = "best.safetensors"
 
 
 def distill(settings: DistillSettings, run_dir: Path, resume: bool = False) -> Path:
@@ -132,7 +132,7 @@ def soft_loss(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
 
 
 def _weights_file(path: Path) -> Path:
-    return path / _RUN_WEIGHTS if path.is_dir() else path
+    return path / BEST_WEIGHTS if path.is_dir() else path
 
 
 def _keep_teachers(described: list[dict[str, str]], record: Path) -> None:

@@ -29,6 +29,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from fedefm_core.config import load_settings, save_settings, settings_sha256
 from fedefm_core.errors import ConfigError, OutputError, WeightsError
+from fedefm_core.evaluation.run_records import (
+    BEST_WEIGHTS,
+    CONFIG_FILE,
+    LAST_WEIGHTS,
+    METRICS_FILE,
+)
 from fedefm_core.finetuning import checkpoint
 from fedefm_core.finetuning.init_table import init_table
 from fedefm_core.finetuning.optimiser import (
@@ -42,6 +48,8 @@ from fedefm_core.finetuning.settings import RunSettings
 from fedefm_core.networks import build_network, read_weights_header, save_weights
 from fedefm_core.networks.initialise import initialise
 from fedefm_core.provenance import provenance
+
+STATE_FILE = "state.safetensors"  # of a run: what a resume needs
 
 Batch = TypeVar("Batch")
 
@@ -113,7 +121,7 @@ def train(task: Task[Any], run_dir: Path, resume: bool = False) -> Path:
     trainer = _build(task, tell=not resume)
     _open_run(task.settings, run_dir, resume)
     task.prepare(run_dir)
-    state_path = run_dir / "state.safetensors"
+    state_path = run_dir / STATE_FILE
     progress = checkpoint.Progress()
     if resume and state_path.exists():
         progress = checkpoint.load_state(
@@ -138,7 +146,7 @@ def train(task: Task[Any], run_dir: Path, resume: bool = False) -> Path:
                 raise KeyboardInterrupt
             if done:
                 break
-    return run_dir / "best.safetensors"
+    return run_dir / BEST_WEIGHTS
 
 
 @contextmanager
@@ -247,11 +255,11 @@ def _step(trainer: Trainer, batches: Iterator[Any], step: int) -> dict[str, floa
 def _keep_best(
     trainer: Trainer, run_dir: Path, progress: checkpoint.Progress, scores: dict[str, float]
 ) -> None:
-    _save_average(trainer, run_dir / "last.safetensors", progress.step, scores)
+    _save_average(trainer, run_dir / LAST_WEIGHTS, progress.step, scores)
     metric = trainer.settings.validation.metric
     if scores[metric] > progress.best:
         progress.best, progress.best_step = scores[metric], progress.step
-        _save_average(trainer, run_dir / "best.safetensors", progress.step, scores)
+        _save_average(trainer, run_dir / BEST_WEIGHTS, progress.step, scores)
 
 
 def _save_average(trainer: Trainer, path: Path, step: int, scores: dict[str, float]) -> None:
@@ -269,7 +277,7 @@ def _save_average(trainer: Trainer, path: Path, step: int, scores: dict[str, flo
 
 def _save(trainer: Trainer, run_dir: Path, progress: checkpoint.Progress) -> None:
     checkpoint.save_state(
-        run_dir / "state.safetensors",
+        run_dir / STATE_FILE,
         trainer.network,
         trainer.average,
         trainer.optimiser,
@@ -282,13 +290,13 @@ def _log(
 ) -> None:
     for name, value in values.items():
         writer.add_scalar(f"{split}/{name}", value, step)
-    with (run_dir / "metrics.jsonl").open("a") as lines:
+    with (run_dir / METRICS_FILE).open("a") as lines:
         lines.write(json.dumps({"step": step, "split": split, **values}) + "\n")
 
 
 def _forget_after(run_dir: Path, step: int) -> None:
     """Drop what metrics.jsonl says of steps that a killed run took after its last saved state."""
-    path = run_dir / "metrics.jsonl"
+    path = run_dir / METRICS_FILE
     if not path.exists():
         return
     lines = path.read_text().splitlines(keepends=True)
@@ -298,7 +306,7 @@ def _forget_after(run_dir: Path, step: int) -> None:
 
 
 def _open_run(settings: RunSettings, run_dir: Path, resume: bool) -> None:
-    config = run_dir / "config.yaml"
+    config = run_dir / CONFIG_FILE
     if config.exists() and not resume:
         raise OutputError(f"{run_dir} holds a run already. Resume it or name another folder.")
     if config.exists():
