@@ -19,7 +19,7 @@ from matplotlib.patches import Patch
 
 from fedefm_core.errors import OutputError
 from fedefm_core.frames import to_grey8
-from fedefm_core.perception.overlay import COLORS, draw_overlay
+from fedefm_core.perception.overlay import COLORS, draw_overlay, plot_color
 from fedefm_core.perception.types import INSTRUMENT_KINDS, Perception
 from fedefm_ros.demo_report import FrameRecord, SentFrame, percentiles, tip_latencies
 from fedefm_ros.playback import PlaybackSource
@@ -204,7 +204,7 @@ def _plot_path(axes: Axes, grey: Image, records: Sequence[FrameRecord]) -> None:
             points = np.array([tip for tips in true for tip in tips])
             axes.plot(*points.T, ".", ms=2, color="white", zorder=2)
         tips = np.array([r.tips_px[kind] for r in records if kind in r.tips_px]).reshape(-1, 2)
-        axes.plot(*tips.T, "o", ms=2.2, mfc="none", mew=0.5, color=_color(kind), zorder=3)
+        axes.plot(*tips.T, "o", ms=2.2, mfc="none", mew=0.5, color=plot_color(kind), zorder=3)
     axes.set(xlabel="x (pixels)", ylabel="y (pixels)", title="(a) Tips, on the last frame")
     handles = [Line2D([], [], ls="", marker="o", mfc="none", ms=3, color="0.4", label="reported")]
     if records[0].true_tips_px is not None:
@@ -216,7 +216,7 @@ def _plot_error(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> Non
     for kind in INSTRUMENT_KINDS:
         errors = np.array([r.error_px(kind) for r in records], dtype=np.float64)
         if not np.isnan(errors).all():
-            axes.plot(seconds, errors, ".", ms=2.5, color=_color(kind), label=kind)
+            axes.plot(seconds, errors, ".", ms=2.5, color=plot_color(kind), label=kind)
     axes.set(xlabel="time (s)", ylabel="tip error (pixels)", title="(b) Distance to the true tip")
     axes.set_yscale("symlog", linthresh=1.0)
     axes.set_ylim(bottom=0)
@@ -227,8 +227,8 @@ def _plot_position(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> 
     for kind in INSTRUMENT_KINDS:
         tips = np.array([r.tips_px.get(kind, (np.nan, np.nan)) for r in records])
         if not np.isnan(tips).all():
-            axes.plot(seconds, tips[:, 0], "-", lw=0.8, color=_color(kind), label=f"{kind} x")
-            axes.plot(seconds, tips[:, 1], ":", lw=1.0, color=_color(kind), label=f"{kind} y")
+            axes.plot(seconds, tips[:, 0], "-", lw=0.8, color=plot_color(kind), label=f"{kind} x")
+            axes.plot(seconds, tips[:, 1], ":", lw=1.0, color=plot_color(kind), label=f"{kind} y")
     axes.set(xlabel="time (s)", ylabel="tip (pixels)", title="(b) Position of the tips")
     _add_legend(axes)
 
@@ -237,7 +237,7 @@ def _plot_latency(axes: Axes, seconds: Any, records: Sequence[FrameRecord]) -> N
     for kind in INSTRUMENT_KINDS:
         values = np.array([r.tip_ms.get(kind, np.nan) for r in records])
         if not np.isnan(values).all():
-            axes.plot(seconds, values, ".", ms=2.5, color=_color(kind), label=f"{kind} tip")
+            axes.plot(seconds, values, ".", ms=2.5, color=plot_color(kind), label=f"{kind} tip")
     masks = np.array([np.nan if r.mask_ms is None else r.mask_ms for r in records])
     axes.plot(seconds, masks, ".", ms=1.5, color="0.6", label="mask", zorder=1)
     lost = seconds[np.isnan(masks)]
@@ -253,7 +253,7 @@ def _plot_share(axes: Axes, records: Sequence[FrameRecord]) -> None:
         if values:
             summary = percentiles(values)
             label = f"{name}: p50 {summary['p50']:.1f}, p99 {summary['p99']:.1f} ms"
-            axes.ecdf(values, color=_color(kind), label=label)
+            axes.ecdf(values, color=plot_color(kind), label=label)
     axes.set(xlabel="latency (ms)", ylabel="share of frames", title="(d) Latency, cumulative")
     axes.set_xlim(left=0)
     _add_legend(axes)
@@ -266,16 +266,11 @@ def _add_legend(axes: Axes) -> None:
 
 
 def _legend_handles(records: Sequence[FrameRecord]) -> list[Any]:
-    handles: list[Any] = [Patch(color=_color(kind), label=kind) for kind in INSTRUMENT_KINDS]
+    handles: list[Any] = [Patch(color=plot_color(kind), label=kind) for kind in INSTRUMENT_KINDS]
     handles.append(Line2D([], [], ls="", marker="o", mfc="none", color="black", label="tip"))
     if records[0].true_tips_px is not None:
         handles.append(Line2D([], [], ls="", marker="+", color="black", label="true tip"))
     return handles
-
-
-def _color(kind: str) -> tuple[float, float, float]:
-    blue, green, red = COLORS[kind]
-    return red / 255, green / 255, blue / 255
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -120,8 +120,8 @@ def _draw(
 ) -> None:
     """The contact sheet of the frames of these names, in their order."""
     from fedefm_core.errors import OutputError
-    from fedefm_core.evaluation.comparison import draw_differences
     from fedefm_core.evaluation.dataset import look
+    from fedefm_core.evaluation.report_plots import draw_differences
     from fedefm_core.evaluation.truth import read_mask
     from fedefm_core.frames import to_grey8
 

@@ -4,14 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fedefm_core.evaluation.evaluate import EvaluationSettings, FrameScore
 from fedefm_core.evaluation.metrics import (
@@ -21,23 +16,22 @@ from fedefm_core.evaluation.metrics import (
     mean_iou,
     nan_mean,
 )
-from fedefm_core.perception.types import LabelMap
+
+
+def _of_region(region: str, metric: str) -> Callable[[FrameScore], float]:
+    return lambda score: float(REGION_METRICS[metric](score.regions[region]))
+
 
 METRICS: Mapping[str, Callable[[FrameScore], float]] = {
-    "foreground_dice": lambda score: float(REGION_METRICS["dice"](score.regions["foreground"])),
-    "catheter_dice": lambda score: float(REGION_METRICS["dice"](score.regions["catheter"])),
-    "guidewire_dice": lambda score: float(REGION_METRICS["dice"](score.regions["guidewire"])),
-    "foreground_cldice": lambda score: float(
-        REGION_METRICS["cldice"](score.regions["foreground"])
-    ),
-    "foreground_centerline_f1": lambda score: float(
-        REGION_METRICS["centerline_f1"](score.regions["foreground"])
-    ),
+    "foreground_dice": _of_region("foreground", "dice"),
+    "catheter_dice": _of_region("catheter", "dice"),
+    "guidewire_dice": _of_region("guidewire", "dice"),
+    "foreground_cldice": _of_region("foreground", "cldice"),
+    "foreground_centerline_f1": _of_region("foreground", "centerline_f1"),
     "miou_without_background": lambda score: float(mean_iou(score.confusion, False)),
 }
 FLIPS = 10_000  # random signs of the test
 _BLOCK = 1_000  # of them at a time, to bound memory
-_COLORS = {1: (0.337, 0.706, 0.914), 2: (0.902, 0.624, 0.0)}  # Okabe and Ito, as everywhere
 
 
 def compare(
@@ -75,38 +69,6 @@ def most_different(
     gap = np.array([abs(of(b) - of(a)) for a, b in zip(first, second, strict=True)])
     known = np.flatnonzero(np.isfinite(gap))
     return [int(i) for i in known[np.argsort(-gap[known], kind="stable")][:count]]
-
-
-def draw_differences(
-    rows: Sequence[tuple[str, Any, Sequence[LabelMap]]], titles: Sequence[str], path: Path
-) -> None:
-    """Draw a row a frame to path: its image, and the image under each label map.
-
-    rows: caption, grey image (H, W) uint8, label maps (H, W). titles: of the label maps. Raises
-    OSError when path cannot be written.
-    """
-    columns = 1 + len(titles)
-    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
-    figure = Figure(figsize=(2.2 * columns, 2.4 * len(rows)), dpi=150, layout=layout)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for row, (caption, grey, maps) in zip(axes, rows, strict=True):
-        for axis in row:
-            axis.set_axis_off()
-            axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
-        row[0].set_title(caption, fontsize=6, loc="left", pad=2)
-        for axis, title, label_map in zip(row[1:], titles, maps, strict=True):
-            axis.set_title(title, fontsize=6, loc="left", pad=2)
-            tint(axis, label_map)
-    figure.savefig(path)
-
-
-def tint(axis: Axes, label_map: LabelMap) -> None:
-    """Lay the classes of label_map (H, W) over an image: catheter blue, guidewire orange."""
-    layer = np.zeros((*label_map.shape, 4))
-    for label, color in _COLORS.items():
-        layer[label_map == label] = (*color, 0.75)
-    axis.imshow(layer, interpolation="nearest")
 
 
 def _compared(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from matplotlib.colors import to_hex
 
 from fedefm_core.evaluation.report_plots import (
     Example,
@@ -25,6 +26,7 @@ from fedefm_core.evaluation.report_plots import (
 )
 from fedefm_core.evaluation.run_records import RunRecord
 from fedefm_core.evaluation.tables import class_table, region_table, tip_table
+from fedefm_core.perception.overlay import plot_color
 
 Rows = Sequence[Sequence[str]]
 
@@ -109,12 +111,16 @@ def _heading(records: Sequence[RunRecord], command: str) -> str:
         f"<h1>Catheters and guidewires in X-ray: {escape(names)}</h1>"
         '<p class="warning">Research use only. Not a medical device. All figures hold for the '
         "images that they were measured on, and for no others.</p>"
-        "<p>A network marks the pixels of catheters "
-        '<span class="key" style="background:#56b4e9"></span>and guidewires '
-        '<span class="key" style="background:#e69f00"></span>in X-ray images, and says where '
+        f"<p>A network marks the pixels of catheters {_key('catheter')} and guidewires "
+        f"{_key('guidewire')} in X-ray images, and says where "
         "their tips are. This page says how it was trained and how often it is right.</p>"
         f'<p class="note">Made by <code>{escape(command)}</code></p>'
     )
+
+
+def _key(kind: str) -> str:
+    """A patch of the color that the pictures have for this kind of instrument."""
+    return f'<span class="key" style="background:{to_hex(plot_color(kind))}"></span>'
 
 
 def _trainings(records: Sequence[RunRecord], plots: Path) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedefm_core.evaluation.replay import Difference
-from fedefm_core.perception.overlay import COLORS
+from fedefm_core.perception.overlay import plot_color
 from fedefm_core.perception.types import INSTRUMENT_KINDS
 
 DPI = 160
@@ -23,7 +23,7 @@ def draw_replay(differences: Sequence[Difference], path: Path) -> None:
     moved, told, changed = figure.subplots(3, sharex=True, height_ratios=(2, 1, 1.5))
     seconds = np.array([one.seconds for one in differences])
     for row, kind in enumerate(INSTRUMENT_KINDS):
-        color = _color(kind)
+        color = plot_color(kind)
         distances = np.array([one.moved_px(kind) for one in differences], np.float64)
         moved.plot(seconds, distances, ".", ms=3, color=color, label=kind)
         _draw_presence(told, seconds, differences, kind, row)
@@ -52,8 +52,3 @@ def _draw_presence(
     ):
         at = seconds[only]
         axes.plot(at, np.full(len(at), row), "|", ms=9, color=color, label=label * (row == 0))
-
-
-def _color(kind: str) -> tuple[float, float, float]:
-    blue, green, red = COLORS[kind]
-    return red / 255, green / 255, blue / 255

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of training runs and evaluations, each as PNG and as PDF for a paper."""
+"""Plots of training runs and evaluations, as PNG and most as PDF for a paper."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from fedefm_core.evaluation.comparison import tint
 from fedefm_core.evaluation.run_records import RunRecord
+from fedefm_core.perception.overlay import plot_color
+from fedefm_core.perception.types import INSTRUMENT_KINDS, LabelMap
 
 # Okabe and Ito's colors, which color-blind readers tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -37,7 +39,7 @@ class Example:
 def draw_losses(records: Sequence[RunRecord], folder: Path) -> Path:
     """Training loss over steps; thin: every step, bold: its running mean."""
     figure, axis = _figure()
-    for color, record in zip(_colors(), records, strict=False):
+    for color, record in zip(cycle(COLORS), records, strict=False):
         lines = record.split("train")
         steps = np.array([line["step"] for line in lines])
         loss = np.array([line["total"] for line in lines], np.float64)
@@ -55,7 +57,7 @@ def draw_validation(records: Sequence[RunRecord], folder: Path) -> Path:
     """The metric that chose the best weights, over steps."""
     figure, axis = _figure()
     names = []
-    for color, record in zip(_colors(), records, strict=False):
+    for color, record in zip(cycle(COLORS), records, strict=False):
         metric = str(record.config.get("validation", {}).get("metric", "dice_mean"))
         names.append(metric)
         lines = [line for line in record.split("validation") if line.get(metric) is not None]
@@ -72,7 +74,7 @@ def draw_dice(evaluations: Mapping[str, Mapping[str, Any]], folder: Path) -> Pat
     groups = list(dict.fromkeys(name for each in evaluations.values() for name in each["groups"]))
     width = 0.8 / len(evaluations)
     for number, (color, (name, report)) in enumerate(
-        zip(_colors(), evaluations.items(), strict=False)
+        zip(cycle(COLORS), evaluations.items(), strict=False)
     ):
         for place, group in enumerate(groups):
             dice = report["groups"].get(group, {}).get("regions", {}).get("foreground", {})
@@ -94,7 +96,7 @@ def draw_reliability(evaluations: Mapping[str, Mapping[str, Any]], folder: Path)
     """How often pixels called an instrument are one, against how sure the model was."""
     figure, axis = _figure()
     axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--")
-    for color, (name, report) in zip(_colors(), evaluations.items(), strict=False):
+    for color, (name, report) in zip(cycle(COLORS), evaluations.items(), strict=False):
         known = report["groups"]["all"]["calibration"]
         if known is not None:
             bins = known["called_instrument"]
@@ -119,7 +121,7 @@ def draw_reliability(evaluations: Mapping[str, Mapping[str, Any]], folder: Path)
 def draw_tips(evaluations: Mapping[str, Mapping[str, Any]], folder: Path) -> Path:
     """Share of all true tips that are found within a distance; missed ones never are."""
     figure, axis = _figure()
-    for color, (name, report) in zip(_colors(), evaluations.items(), strict=False):
+    for color, (name, report) in zip(cycle(COLORS), evaluations.items(), strict=False):
         tips = [tip for frame in report["frames"] for tip in (frame["tips"] or {}).values()]
         errors = np.sort([error for tip in tips for error in tip["error_px"]])
         total = len(errors) + sum(tip["missed"] for tip in tips)
@@ -142,12 +144,44 @@ def draw_examples(examples: Sequence[Example], name: str, folder: Path) -> Path:
             axis = axes[row][column]
             axis.imshow(example.grey, cmap="gray", vmin=0, vmax=255)
             if label_map is not None:
-                tint(axis, label_map)
+                _tint(axis, label_map)
             axis.set_xticks([])
             axis.set_yticks([])
     for row, title in enumerate(("image", "truth", "found")):
         axes[row][0].set_ylabel(title, fontsize=9)
     return _save(figure, folder, f"examples_{name.replace('/', '_')}")
+
+
+def draw_differences(
+    rows: Sequence[tuple[str, Any, Sequence[LabelMap]]], titles: Sequence[str], path: Path
+) -> None:
+    """Draw a row a frame to path: its image, and the image under each label map.
+
+    rows: caption, grey image (H, W) uint8, label maps (H, W). titles: of the label maps. Raises
+    OSError when path cannot be written.
+    """
+    columns = 1 + len(titles)
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=(2.2 * columns, 2.4 * len(rows)), dpi=150, layout=layout)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (caption, grey, maps) in zip(axes, rows, strict=True):
+        for axis in row:
+            axis.set_axis_off()
+            axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
+        row[0].set_title(caption, fontsize=6, loc="left", pad=2)
+        for axis, title, label_map in zip(row[1:], titles, maps, strict=True):
+            axis.set_title(title, fontsize=6, loc="left", pad=2)
+            _tint(axis, label_map)
+    figure.savefig(path)
+
+
+def _tint(axis: Axes, label_map: LabelMap) -> None:
+    """Lay the classes of label_map (H, W) over an image: catheter blue, guidewire orange."""
+    layer = np.zeros((*label_map.shape, 4))
+    for label, kind in enumerate(INSTRUMENT_KINDS, start=1):
+        layer[label_map == label] = (*plot_color(kind), 0.75)
+    axis.imshow(layer, interpolation="nearest")
 
 
 def _figure() -> tuple[Figure, Axes]:
@@ -161,10 +195,6 @@ def _figure() -> tuple[Figure, Axes]:
 
 def _tight() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-
-
-def _colors() -> list[str]:
-    return list(COLORS) * 10
 
 
 def _save(figure: Figure, folder: Path, name: str) -> Path:

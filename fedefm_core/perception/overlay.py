@@ -35,6 +35,12 @@ _OUTLINE = 0.80
 _LINE = 0.35
 
 
+def plot_color(kind: str) -> tuple[float, float, float]:
+    """The color of an instrument for Matplotlib: red, green, blue, each 0 to 1."""
+    blue, green, red = COLORS[kind]
+    return red / 255, green / 255, blue / 255
+
+
 def draw_overlay(grey: Image, perception: Perception) -> Image:
     """(H, W, 3) BGR uint8: grey (H, W) uint8 with masks, centerlines, tips and a legend.
 
