@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fedefm_core finetune: train a segmenter."""
+"""fedefm_core finetune: train a segmenter or a classifier."""
 
 from __future__ import annotations
 

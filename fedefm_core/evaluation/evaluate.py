@@ -180,10 +180,8 @@ def _calibration(probability: FloatArray, label_map: LabelMap, mask: LabelMap) -
 def summarise(scores: Sequence[FrameScore], settings: EvaluationSettings) -> dict[str, Any]:
     """Metrics of all frames and, where kinds of image are known, of each kind; plain JSON.
 
-    {'all': group, KIND: group, ...}; group: {'frames': n, 'regions': {REGION: {METRIC: {mean, n,
-    pooled, and intervals}}}, 'tips': {INSTRUMENT: {error_px, missed, false}}, 'lines': recall by
-    width and contrast}.
-    Undefined values are None; see docs/metrics.md.
+    {'all': group, KIND: group, ...}; docs/metrics.md has the layout of a group. Undefined values
+    are None.
     """
     kinds = sorted({score.kind for score in scores if score.kind is not None})
     groups = {ALL: list(scores)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulator as training samples, drawn anew or from a pool; sample i depends on (seed, i)."""
+"""Training samples, of the simulator or of frames on disk; sample i depends on (seed, i)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def run_examples(run_dir: Path, count: int) -> list[Example]:
     """Up to count validation frames and their label maps; [] before the first best weights, and
     of a classifier.
 
-    Raises ConfigError or WeightsError when the run is damaged.
+    Raises ConfigError, WeightsError or TruthError when the run is damaged.
     """
     weights = run_dir / BEST_WEIGHTS
     if not weights.is_file():

@@ -130,7 +130,7 @@ class DataSettings(Settings):
 class RunSettings(Settings):
     """What all trainings have. init: weights to start from, random without: those of the same
     architecture must fit whole, of any others what fits is taken. precision: of the forward pass;
-    bf16 halves the time on CPUs that have it, and takes ten times as long on others.
+    bf16 is for CPUs that have it, on others it takes ten times as long (docs/decisions.md).
     """
 
     init: Path | None = None

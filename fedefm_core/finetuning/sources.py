@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled folders -> frames of one size in a run: images, label maps, tips where they are known.
+"""Folders -> frames of one size in a run: images, and of labelled ones label maps and known tips.
 
 RUN/data/images/000000.png   grey, fitted into a square as at inference
 RUN/data/masks/000000.png    0 background, 1 catheter, 2 guidewire, 255 unknown and the border
 RUN/data/frames.json         name, split, group, source and tips of each; written last
+RUN/unlabelled/              images and frames.json likewise: name and source of each
 """
 
 from __future__ import annotations
