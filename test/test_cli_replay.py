@@ -164,3 +164,11 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, model: Path) -> None:
         result = run_cli("replay", path, "--model", model, "--out", tmp_path / "out")
         assert result.code == 1
         assert "cannot be read as a recording" in result.err
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path: Path, model: Path) -> None:
+    bag = write_bag(tmp_path / "bag", insertion())
+    result = run_cli("replay", bag, "--model", model, "--out", tmp_path)
+    assert result.code == 1
+    assert "is not empty; name a new one" in result.err
+    assert "--overwrite" not in result.err  # it has no such option

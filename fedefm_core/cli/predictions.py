@@ -59,8 +59,8 @@ class PredictionWriter:
         """Write NAME_mask.png, NAME_overlay.png and the line of this frame, in this order."""
         self._claim(name, str(row["source"]))
         files = {"mask": f"{name}_mask.png", "overlay": f"{name}_overlay.png"}
-        _write_png(self.folder / files["mask"], mask)
-        _write_png(self.folder / files["overlay"], overlay)
+        write_png(self.folder / files["mask"], mask)
+        write_png(self.folder / files["overlay"], overlay)
         line = json.dumps({"name": name, **row, **files}, allow_nan=False) + "\n"
         with _named(self.folder / PREDICTIONS_FILE):
             _append(self._lines, line.encode())
@@ -76,16 +76,20 @@ class PredictionWriter:
         self._taken[name.casefold()] = source
 
 
-def check_output_folder(folder: Path, overwrite: bool) -> None:
-    """Raise OutputError unless results may be written to folder; changes nothing."""
+def check_output_folder(folder: Path, overwrite: bool | None = None) -> None:
+    """Raise OutputError unless results may be written to folder; changes nothing.
+
+    overwrite: None where the verb has no such option.
+    """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"The output {folder} must be a folder (it is a file)")
     with _named(folder):
         visible = folder.is_dir() and any(p.name[0] != "." for p in folder.iterdir())
     if visible and not overwrite:
+        option = ", or add --overwrite to replace what an earlier 'predict' wrote there"
         raise OutputError(
-            f"The output folder {folder} is not empty; name a new one, or add --overwrite to "
-            "replace what an earlier 'predict' wrote there"
+            f"The output folder {folder} is not empty; name a new one"
+            f"{'' if overwrite is None else option}"
         )
 
 
@@ -141,7 +145,8 @@ def _remove_results(folder: Path) -> None:
     index.unlink()
 
 
-def _write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
+def write_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
+    """Write an image whole, or not at all. Raises OutputError when that cannot be done."""
     done, data = cv2.imencode(".png", image)
     if not done:
         raise OutputError(f"Cannot encode {path} as PNG: {image.dtype} of shape {image.shape}")

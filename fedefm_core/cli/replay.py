@@ -46,7 +46,7 @@ def replay(
     from fedefm_core.frames.bag import count_messages
     from fedefm_core.perception import Segmenter, open_runtime
 
-    check_output_folder(out, overwrite=False)
+    check_output_folder(out)
     topics = choose_topics(bag, topic)
     total = count_messages(bag, topics.image)
     segmenter = Segmenter(open_runtime(model, runtime, threads))
@@ -63,25 +63,23 @@ def replay(
 
 def write(result: Replay, out: Path, about: dict[str, Any]) -> None:
     """Write all results and print the table."""
-    import json
-
-    import cv2
     import numpy as np
 
+    from fedefm_core.cli.predictions import write_png
+    from fedefm_core.cli.report import write_json
     from fedefm_core.evaluation.replay import summarise
     from fedefm_core.evaluation.replay_plot import draw_replay
     from fedefm_core.provenance import provenance
 
-    out.mkdir(parents=True, exist_ok=True)
     summary = summarise(result.differences)
     rows = [row(one) for one in result.differences]
     report = {**about, **summary, **provenance(), "frames": rows}
-    (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+    write_json(report, out / REPORT)
     draw_replay(result.differences, out / "replay.png")
     for number, one in enumerate(result.worst, start=1):
         both = np.hstack([one.recorded, one.replayed])
-        cv2.imwrite(str(out / f"worst_{number:02d}.png"), both)
-    print_table(summary, out, len(result.worst))
+        write_png(out / f"worst_{number:02d}.png", both)
+    show(summary, out, len(result.worst))
 
 
 def row(one: Any) -> dict[str, Any]:
@@ -97,25 +95,21 @@ def row(one: Any) -> dict[str, Any]:
     }
 
 
-def print_table(summary: dict[str, Any], out: Path, drawn: int) -> None:
+def show(summary: dict[str, Any], out: Path, drawn: int) -> None:
     """Print the figures, and where the rest is."""
-    from rich.console import Console
-    from rich.table import Table
+    from fedefm_core.cli.report import print_table
 
-    table = Table(title=f"{summary['images']} images, as recorded and as replayed")
-    for column in ("tip of", "both", "only recorded", "only replayed", "neither", "moved"):
-        table.add_column(column)
+    rows = [("tip of", "both", "only recorded", "only replayed", "neither", "moved")]
     for kind, tips in summary["tips"].items():
-        counts = [str(tips[n]) for n in ("both", "only_recorded", "only_replayed", "neither")]
-        table.add_row(kind, *counts, _words(tips["moved_px"], "px", 1.0))
-    console = Console()
-    console.print(table)
+        counts = (str(tips[n]) for n in ("both", "only_recorded", "only_replayed", "neither"))
+        rows.append((kind, *counts, _words(tips["moved_px"], "px", 1.0)))
+    typer.echo(f"{summary['images']} images, as recorded and as replayed")
+    print_table(rows)
     changed = _words(summary["changed_pixels_share"], "%", 100.0)
-    console.print(
+    typer.echo(
         f"Labels that changed: {changed or 'no mask was recorded'}. "
         f"The state differs in {summary['state_differs']} images. "
-        f"Look at {out}: replay.png, {drawn} worst frames, {REPORT}.",
-        soft_wrap=True,
+        f"Look at {out}: replay.png, {drawn} worst frames, {REPORT}."
     )
 
 

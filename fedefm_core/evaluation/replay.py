@@ -28,12 +28,13 @@ from fedefm_core.frames.bag import (
     recorded_topics,
 )
 from fedefm_core.perception import Instrument, Perception, Segmenter, TrackingState, draw_overlay
-from fedefm_core.perception.types import CLASS_NAMES, INSTRUMENT_KINDS, LabelMap
+from fedefm_core.perception.types import INSTRUMENT_KINDS, LabelMap
 
 Image = npt.NDArray[np.uint8]
 Point = tuple[float, float]
 
 MISSING_PX = 100.0  # what a tip that only one of them tells counts for, to find the worst frames
+LABELS_PX = 10.0  # what labels count for if all of them changed, to find the worst frames
 _WAITING = 64  # images whose mask may still come
 
 
@@ -81,7 +82,7 @@ class Difference:
     @property
     def badness(self) -> float:
         """How different: pixels that tips moved, or appeared; a share of labels counts little."""
-        total = 10.0 * (self.changed or 0.0)
+        total = LABELS_PX * (self.changed or 0.0)
         for kind in INSTRUMENT_KINDS:
             if (kind in self.recorded_tips) != (kind in self.replayed_tips):
                 total += MISSING_PX
@@ -195,7 +196,10 @@ def replay(
 def difference_of(
     stamp_ns: int, seconds: float, recorded: Told, perception: Perception
 ) -> Difference:
-    """What differs between what was told of an image and what is perceived in it now."""
+    """What differs between what was told of an image and what is perceived in it now.
+
+    Raises FrameError when the recorded mask is of another size than the image.
+    """
     changed = None
     if recorded.label_map is not None:
         if recorded.label_map.shape != perception.label_map.shape:
@@ -281,7 +285,7 @@ def summarise(differences: Sequence[Difference]) -> dict[str, Any]:
         "state_differs": sum(
             bool(d.recorded_state) and d.recorded_state != d.replayed_state for d in differences
         ),
-        "tips": {kind: _tips(differences, kind) for kind in CLASS_NAMES[1:]},
+        "tips": {kind: _tips(differences, kind) for kind in INSTRUMENT_KINDS},
     }
 
 
