@@ -4,17 +4,14 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fedefm_core.corpora.adapters.coco import fill, read_polygons
 from fedefm_core.corpora.adapters.folders import (
     SPLIT_NAMES,
     STILL_SUFFIXES,
@@ -23,12 +20,11 @@ from fedefm_core.corpora.adapters.folders import (
     subfolders,
 )
 from fedefm_core.corpora.records import DataSet, Mask, Record
-from fedefm_core.errors import ManifestError, TruthError
+from fedefm_core.errors import TruthError
 
 VESSELS = ("background", "vessel")
 _STENOSIS = "stenosis"
 _STENOSIS_ROW = 25  # its class in the text layout
-_SUB_PIXEL_BITS = 4
 
 Polygon = npt.NDArray[np.float64]  # (N, 2) x, y
 
@@ -66,24 +62,11 @@ def _coco_records(folder: Path) -> Iterator[Record]:
 
 def _coco_polygons(path: Path) -> Mapping[str, Sequence[Polygon]]:
     """Outlines of vessels in pixels, by file name. Raises ManifestError."""
-    try:
-        content = json.loads(path.read_text())
-        names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-        kinds = {kind["id"]: str(kind["name"]) for kind in content["categories"]}
-        polygons: dict[str, list[Polygon]] = defaultdict(list)
-        for entry in content["annotations"]:
-            if kinds[entry["category_id"]] != _STENOSIS:
-                polygons[names[entry["image_id"]]] += _flat_polygons(entry["segmentation"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ManifestError(
-            f"{path} is no COCO file of polygons: {type(error).__name__}: {error}"
-        ) from error
-    return polygons
-
-
-def _flat_polygons(segmentation: Any) -> Iterator[Polygon]:
-    for flat in segmentation:
-        yield np.asarray(flat, np.float64).reshape(-1, 2)
+    _, classes, shapes = read_polygons(path)
+    return {
+        name: [polygon for value, polygon in outlines if classes[value] != _STENOSIS]
+        for name, outlines in shapes.items()
+    }
 
 
 def _text_record(image: Path, root: Path) -> Record:
@@ -109,9 +92,4 @@ def _draw_rows(path: Path, shape: tuple[int, int]) -> Iterator[Mask]:
 
 
 def _draw(polygons: Sequence[Polygon], shape: tuple[int, int]) -> Iterator[Mask]:
-    mask = np.zeros(shape, np.uint8)
-    for polygon in polygons:
-        # COCO counts from the corner of the first pixel, OpenCV from its centre.
-        points = np.rint((polygon - 0.5) * 2**_SUB_PIXEL_BITS).astype(np.int32)
-        cv2.fillPoly(mask, [points], 1, shift=_SUB_PIXEL_BITS)
-    yield mask
+    yield fill([(VESSELS.index("vessel"), polygon) for polygon in polygons], shape)

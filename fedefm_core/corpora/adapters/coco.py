@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,8 +33,7 @@ def coco(path: Path) -> DataSet:
     """
     annotations = _annotations(path)
     folder = path / "images" if (path / "images").is_dir() else path
-    images, kinds, shapes = _read(annotations)
-    classes = ("background", *(name for _, name in sorted(kinds.items())))
+    images, classes, shapes = read_polygons(annotations)
     present = files(folder, STILL_SUFFIXES)
     missing = sorted(set(images) - {image.name for image in present})
     if missing:
@@ -66,10 +65,17 @@ def _annotations(path: Path) -> Path:
     return there[0]
 
 
-def _read(
-    path: Path,
-) -> tuple[Mapping[str, tuple[int, int] | None], Mapping[int, str], Mapping[str, Sequence[Shape]]]:
-    """(height, width) by file name, None where the file does not say; categories; polygons."""
+class Polygons(NamedTuple):
+    """What a COCO file says. sizes: (height, width) by file name, None where it does not say.
+    classes: the background and its categories. shapes: by file name, classes as their indices."""
+
+    sizes: Mapping[str, tuple[int, int] | None]
+    classes: tuple[str, ...]
+    shapes: Mapping[str, Sequence[Shape]]
+
+
+def read_polygons(path: Path) -> Polygons:
+    """Read a COCO file. Raises ManifestError for one that is none, or has other than polygons."""
     try:
         content = json.loads(path.read_text())
         names = {image["id"]: Path(str(image["file_name"])).name for image in content["images"]}
@@ -87,7 +93,7 @@ def _read(
         raise ManifestError(
             f"{path} is no COCO file of polygons: {type(error).__name__}: {error}"
         ) from error
-    return sizes, kinds, shapes
+    return Polygons(sizes, ("background", *(kinds[kind] for kind in value)), shapes)
 
 
 def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -107,9 +113,14 @@ def _draw(
             f"{annotations} is drawn on an image of {size[1]} x {size[0]} pixels; the file has "
             f"{shape[1]} x {shape[0]}"
         )
+    yield fill(shapes, shape)
+
+
+def fill(shapes: Sequence[Shape], shape: tuple[int, int]) -> Mask:
+    """(H, W) of shape: the class of the last polygon over each pixel, 0 where there is none."""
     mask = np.zeros(shape, np.uint8)
     for value, polygon in shapes:
         # COCO counts from the corner of the first pixel, OpenCV from its centre.
         points = np.rint((polygon - 0.5) * 2**_SUB_PIXEL_BITS).astype(np.int32)
         cv2.fillPoly(mask, [points], value, shift=_SUB_PIXEL_BITS)
-    yield mask
+    return mask
