@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from fedefm_core.errors import OutputError, TruthError
 from fedefm_core.finetuning.data import augmented_image, photometric, worker_init
 from fedefm_core.finetuning.fractions import labelled_part
 from fedefm_core.finetuning.settings import ClassificationSettings, LabelTableSettings
-from fedefm_core.finetuning.sources import no_manifest
+from fedefm_core.finetuning.sources import no_manifest, write_last, write_png
 from fedefm_core.finetuning.training import Task, progress_bar
 from fedefm_core.frames import open_source
 from fedefm_core.networks.segmentation import normalise
@@ -90,12 +88,9 @@ class ClassificationTask(Task[LabelledImage]):
                 for row in self.rows:
                     frame = next(iter(open_source(self._file(row))))
                     image, _ = preprocess(frame, (self.side, self.side))
-                    _, data = cv2.imencode(".png", image)
-                    (folder / f"{row.name}.png").write_bytes(data.tobytes())
+                    write_png(folder / f"{row.name}.png", image)
                     bar.update(line, advance=1)
-            partial = folder / f"{LABELS_FILE}.partial"
-            partial.write_text(json.dumps({"labels": self.labels, "images": len(self.rows)}))
-            os.replace(partial, folder / LABELS_FILE)
+            write_last(folder / LABELS_FILE, {"labels": self.labels, "images": len(self.rows)})
         except OSError as error:
             raise OutputError(f"Cannot write to {folder}: {error.strerror or error}") from error
 

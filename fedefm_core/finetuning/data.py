@@ -192,11 +192,8 @@ def read_frame(frame: PoolFrame) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.
 
 def to_sample(frame: SimulatedFrame, tip_sigma_cells: float) -> Sample:
     """Tensors of one simulated frame; the image windowed to 8 bit as at inference."""
-    return Sample(
-        torch.from_numpy(np.array(to_grey8(frame.frame)))[None],
-        torch.from_numpy(frame.label_map)[None],
-        tip_heatmap(_tips(frame.instruments), frame.label_map.shape, tip_sigma_cells),
-    )
+    image = np.array(to_grey8(frame.frame))
+    return _sample(image, frame.label_map, _tips(frame.instruments), tip_sigma_cells)
 
 
 def unknown_tips(shape: tuple[int, ...]) -> Tensor:

@@ -37,7 +37,7 @@ from fedefm_core.perception.types import CLASS_NAMES, UNKNOWN
 
 POLYLINES = "polylines"
 FRAMES_FILE = "frames.json"
-HALF = 0.5  # of a pixel must be instrument for a smaller label map to say so
+_HALF = 0.5  # of a pixel must be instrument for a smaller label map to say so
 _NAMED = 3  # files that a message names
 _UNNAMED = 254  # stands for a value that the data set gives no name; no class of ours
 _VALUES: Mapping[str, int] = {name: i for i, name in enumerate(CLASS_NAMES)} | {"unknown": UNKNOWN}
@@ -118,7 +118,7 @@ def write_data(
                 for entry in _write_record(record, list(of_record), table, truth, folder, size):
                     entries.append(entry)
                     yield total
-        _write_frames(folder, {"frames": entries})
+        write_last(folder / FRAMES_FILE, {"frames": entries})
     except OSError as error:
         raise OutputError(f"Cannot write to {folder}: {error.strerror or error}") from error
 
@@ -161,11 +161,11 @@ def write_unlabelled(
                     taken_from = f"{frame.source}#{frame.index}"
                     entry = {"name": f"{len(entries):06d}", "source": taken_from}
                     image, _ = preprocess(frame, (size, size))
-                    _write_png(folder / "images" / f"{entry['name']}.png", image)
+                    write_png(folder / "images" / f"{entry['name']}.png", image)
                     entries.append(entry)
                 yield total
         skipped = [f"{path}: {reason}" for source in sources for path, reason in source.skipped]
-        _write_frames(folder, {"frames": entries, "set_aside": skipped})
+        write_last(folder / FRAMES_FILE, {"frames": entries, "set_aside": skipped})
     except OSError as error:
         raise OutputError(f"Cannot write to {folder}: {error.strerror or error}") from error
 
@@ -182,11 +182,11 @@ def read_unlabelled(folder: Path) -> list[PoolFrame]:
         raise TruthError(f"{folder} holds no finished frames: {error}") from error
 
 
-def _write_frames(folder: Path, content: Mapping[str, Any]) -> None:
-    """Written last and in one step: with it, the folder is finished."""
-    partial_file = folder / f"{FRAMES_FILE}.partial"
+def write_last(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON in one step, when all else is there: with it, the folder is finished."""
+    partial_file = path.with_name(path.name + ".partial")
     partial_file.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial_file, folder / FRAMES_FILE)
+    os.replace(partial_file, path)
 
 
 def _open(settings: DataSettings) -> DataSet:
@@ -254,7 +254,7 @@ def _items(settings: DataSettings, data: DataSet, seed: int, prefix: str) -> lis
     items = [
         Item(f"{prefix}_{number:06d}", record, n, split, f"{prefix}/{record.group}")
         for number, ((record, n), split) in enumerate(zip(frames, splits, strict=True))
-        if n % settings.every == 0 or settings.every == 1
+        if n % settings.every == 0
     ]
     return [item for item in items if item.split != "test"]
 
@@ -280,8 +280,8 @@ def _write_record(
                 f"{_legend(table)}"
             )
         image, box = preprocess(Frame(found.grey), (size, size))
-        _write_png(folder / "images" / f"{item.name}.png", image)
-        _write_png(folder / "masks" / f"{item.name}.png", fit_labels(labels, box))
+        write_png(folder / "images" / f"{item.name}.png", image)
+        write_png(folder / "masks" / f"{item.name}.png", fit_labels(labels, box))
         yield {
             "name": item.name,
             "split": item.split,
@@ -319,7 +319,7 @@ def _shrunk(labels: Mask, height: int, width: int) -> Mask:
 
     catheter, guidewire, unknown = cover(1), cover(2), cover(UNKNOWN)
     content = np.where(unknown > 0, UNKNOWN, 0).astype(np.uint8)
-    shown = catheter + guidewire >= HALF - 1e-6
+    shown = catheter + guidewire >= _HALF - 1e-6
     content[shown] = np.where(guidewire > catheter, 2, 1)[shown]
     return content
 
@@ -362,6 +362,7 @@ def _listed(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:_NAMED]) + more
 
 
-def _write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Raises OSError, which cv2.imwrite does not."""
     _, data = cv2.imencode(".png", pixels)
     path.write_bytes(data.tobytes())
