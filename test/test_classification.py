@@ -174,6 +174,28 @@ def test_what_is_wrong_with_a_table_is_said(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("side", ["wide", 31, None])
+def test_a_side_that_is_none_is_refused(table: Path, tmp_path: Path, side: object) -> None:
+    with pytest.raises(ConfigError, match="image_size"):
+        finetune(settings(table, network={**NETWORK, "image_size": side}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_row_that_breaks_off_is_said(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text((table / "train.csv").read_text() + "1.2.24,1\n")
+    data = {"table": str(tmp_path / "train.csv"), "images": str(table / "train")}
+    with pytest.raises(TruthError, match=r"the row of 1\.2\.24 breaks off"):
+        finetune(settings(table, data=data), tmp_path / "run")
+
+
+def test_nothing_to_validate_on_is_refused(table: Path, tmp_path: Path) -> None:
+    data = settings(table).data.model_dump(mode="json")
+    data["splits"] = {"validation": 0, "test": 0}
+    with pytest.raises(TruthError, match="no images for validation"):
+        finetune(settings(table, data=data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_line_takes_both_tasks(table: Path, tmp_path: Path) -> None:
     save_settings(settings(table, steps=1), tmp_path / "classifier.yaml")
     result = run_cli("finetune", tmp_path / "classifier.yaml", "--out", tmp_path / "run")

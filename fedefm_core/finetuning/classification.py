@@ -18,17 +18,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from fedefm_core.config import parse_settings
 from fedefm_core.corpora.splits import assign_splits
 from fedefm_core.errors import OutputError, TruthError
 from fedefm_core.finetuning.data import augmented_image, photometric, worker_init
 from fedefm_core.finetuning.fractions import labelled_part
-from fedefm_core.finetuning.settings import ClassificationSettings, LabelTableSettings
+from fedefm_core.finetuning.settings import (
+    FOUNDATION_SETTINGS,
+    ClassificationSettings,
+    LabelTableSettings,
+)
 from fedefm_core.finetuning.sources import no_manifest, write_last, write_png
 from fedefm_core.finetuning.training import Task, progress_bar
 from fedefm_core.frames import open_source
 from fedefm_core.networks.segmentation import normalise
-from fedefm_core.networks.small_cnn import SmallCnnSettings
-from fedefm_core.networks.vit import VitSettings
 from fedefm_core.perception.preprocess import preprocess
 
 DATA = "data"  # folder of a run: images decoded ahead, and labels.json
@@ -63,13 +66,24 @@ class ClassificationTask(Task[LabelledImage]):
         self.labels, self.rows = read_table(settings.data, settings.seed)
         self.network_name = settings.architecture
         self.network_settings = {**settings.network, "classes": len(self.labels)}
-        self.side = int(self.network_settings.get("image_size", _default_side(self)))
+        self.side = parse_settings(
+            FOUNDATION_SETTINGS[settings.architecture],
+            self.network_settings,
+            where=f"the settings of {settings.architecture}",
+        ).image_size
 
     @property
     def whole_init(self) -> bool:
         return False  # a foundation's head tells kinds of image apart, not these labels
 
     def check(self) -> None:
+        there = {row.split for row in self.rows}
+        for split in ("train", "validation"):
+            if split not in there:
+                raise TruthError(
+                    f"{self.settings.data.table} has no images for {split}; give 'data.splits' "
+                    "a larger share of them"
+                )
         missing = [row.name for row in self.rows if not self._file(row).is_file()]
         if missing:
             raise TruthError(
@@ -187,8 +201,8 @@ def scores(said: Tensor, truth: Tensor, labels: Sequence[str]) -> dict[str, floa
 def read_table(settings: LabelTableSettings, seed: int) -> tuple[tuple[str, ...], list[Row]]:
     """Names of the labels, and the images for training and validation.
 
-    Raises TruthError for a table that is missing, lacks a column, has a value but 0 and 1, or too
-    few groups for the splits.
+    Raises TruthError for a table that is missing, lacks a column or the end of a row, has a value
+    but 0 and 1, or too few groups for the splits.
     """
     table = settings.table
     try:
@@ -203,6 +217,10 @@ def read_table(settings: LabelTableSettings, seed: int) -> tuple[tuple[str, ...]
     if absent or not labels or not lines:
         what = f"no column '{absent[0]}'" if absent else "no labels" if not labels else "no rows"
         raise TruthError(f"{table} has {what}")
+    for line in lines:
+        if None in line.values():
+            name = line[settings.name_column]
+            raise TruthError(f"{table}: the row of {name} breaks off before its last column")
     group = settings.group_column or settings.name_column
     groups = [line[group] for line in lines]
     with no_manifest():
@@ -234,9 +252,3 @@ def _logits(network: nn.Module, image: Tensor, precision: str) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         logits: Tensor = network(normalise(image)).logits_bk
     return logits.float()
-
-
-def _default_side(task: ClassificationTask) -> int:
-    """Side that the network's own settings have when the configuration names none."""
-    small = task.network_name == "small_cnn"
-    return (SmallCnnSettings() if small else VitSettings()).image_size

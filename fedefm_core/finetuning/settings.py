@@ -11,9 +11,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedefm_core.config import Settings
 from fedefm_core.corpora.manifest import SplitSettings
+from fedefm_core.networks.r50_vit import R50VitSettings
+from fedefm_core.networks.small_cnn import SmallCnnSettings
 from fedefm_core.networks.swinunet import SwinunetSettings
 from fedefm_core.networks.transunet import TransunetSettings
 from fedefm_core.networks.unet import UnetSettings
+from fedefm_core.networks.vit import VitSettings
 from fedefm_core.networks.vit_segmenter import VitSegmenterSettings
 from fedefm_core.networks.wirenet import WirenetSettings
 from fedefm_core.simulation import SimulationSettings
@@ -28,6 +31,11 @@ NETWORK_SETTINGS: Mapping[str, type[NetworkSettings]] = {
     "swinunet": SwinunetSettings,
     "transunet": TransunetSettings,
     "vit": VitSegmenterSettings,
+}
+FOUNDATION_SETTINGS: Mapping[str, type[VitSettings | R50VitSettings | SmallCnnSettings]] = {
+    "vit": VitSettings,
+    "r50_vit": R50VitSettings,
+    "small_cnn": SmallCnnSettings,
 }
 
 
