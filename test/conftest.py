@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared images, and there is no folder {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def nobody_left_in_the_domain(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Take what a test made of ROS out of the domain before the next one looks around there.
+
+    rclpy's entities refer to each other: a node that was destroyed, and its DDS participant, live
+    on until Python collects garbage, and other tests would find them.
+    """
+    yield
+    if request.node.get_closest_marker("ros"):
+        gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
