@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedefm_core.frames.bag import read_messages
+from fedefm_core.frames.bag import decode_message, read_messages
 from fedefm_core.perception.overlay import COLORS
 from fedefm_core.perception.types import GUIDEWIRE
 from fedefm_core.simulation.navigation_case import PIXEL_MM
@@ -49,7 +48,7 @@ def draw_run(episodes: Sequence[Episode], recordings: Sequence[Path | None], fol
 def _panels(episode: Episode, recording: Path) -> Iterator[Image]:
     """Each frame with its mask, the plan, and whether motion was permitted when it was taken."""
     masks = {
-        _stamp_ns(m.data): np.asarray(m.data.data).reshape(m.data.height, m.data.width)
+        m.stamp_ns: np.asarray(decode_message(m), np.uint8)
         for m in read_messages(recording, [MASK])
     }
     phase = "IDLE"
@@ -57,11 +56,9 @@ def _panels(episode: Episode, recording: Path) -> Iterator[Image]:
         if message.topic == NAVIGATION:
             phase = message.data.status[0].message
             continue
-        data = message.data
-        grey = np.asarray(data.data).reshape(data.height, data.width)
-        stamp_ns = _stamp_ns(data)
-        seconds = (stamp_ns - episode.begin_ns) * 1e-9
-        yield _panel(episode, grey, masks.get(stamp_ns), seconds, phase)
+        grey = np.asarray(decode_message(message), np.uint8)
+        seconds = (message.stamp_ns - episode.begin_ns) * 1e-9
+        yield _panel(episode, grey, masks.get(message.stamp_ns), seconds, phase)
 
 
 def _panel(episode: Episode, grey: Image, mask: Image | None, seconds: float, phase: str) -> Image:
@@ -85,11 +82,6 @@ def _panel(episode: Episode, grey: Image, mask: Image | None, seconds: float, ph
     return with_caption(
         canvas, f"seed {episode.seed}   {seconds:5.1f} s   {phase}   motion {words}"
     )
-
-
-def _stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 # --- figures ----------------------------------------------------------------------------------

@@ -163,10 +163,10 @@ def read_episode(path: Path, seed: int, trouble: str) -> Episode:
     by_topic: dict[str, list[RecordedMessage]] = {topic: [] for topic in TOPICS}
     for message in read_messages(path, [f"/{topic}" for topic in TOPICS]):
         by_topic[message.topic.lstrip("/")].append(message)
-    begin_ns = min((_stamp_ns(m.data) for m in by_topic[interface.ROBOT_JOINTS]), default=0)
+    begin_ns = min((m.stamp_ns for m in by_topic[interface.ROBOT_JOINTS]), default=0)
 
     def seconds(message: RecordedMessage) -> float:
-        return (_stamp_ns(message.data) - begin_ns) * 1e-9
+        return (message.stamp_ns - begin_ns) * 1e-9
 
     drive = _track(by_topic[interface.ROBOT_JOINTS], seconds, _drive)
     states = [(seconds(m), _values(m.data)) for m in by_topic[interface.MOTION_STATE]]
@@ -189,11 +189,6 @@ def read_episode(path: Path, seed: int, trouble: str) -> Episode:
         begin_ns=begin_ns,
         path_mm=np.asarray(random_case(seed).plan.path) * PIXEL_MM,
     )
-
-
-def _stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _values(message: Any) -> dict[str, str]:
