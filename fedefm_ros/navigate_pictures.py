@@ -17,9 +17,11 @@ from fedefm_core.frames.bag import decode_message, read_messages
 from fedefm_core.perception.overlay import COLORS
 from fedefm_core.perception.types import GUIDEWIRE
 from fedefm_core.simulation.navigation_case import PIXEL_MM
+from fedefm_core.simulation.vessel_tree import SIZE
 from fedefm_ros import interface
 from fedefm_ros.demo_pictures import DPI, STYLE, opened_video, with_caption
 from fedefm_ros.navigate_report import Episode, after_permission_s, moving
+from fedefm_ros.simulated_view import NONE
 
 Image = npt.NDArray[np.uint8]
 PLAN_COLOR, YES, NO = (255, 190, 90), (90, 200, 90), (60, 60, 230)  # BGR
@@ -37,7 +39,7 @@ def draw_run(episodes: Sequence[Episode], recordings: Sequence[Path | None], fol
         for episode, recording in zip(episodes, recordings, strict=True):
             for panel in _panels(episode, recording) if recording else ():
                 write(panel)
-    _draw_cases([e for e in episodes if e.trouble == "none"], folder / "navigate.png")
+    _draw_cases([e for e in episodes if e.trouble == NONE], folder / "navigate.png")
     first = {episode.trouble: episode for episode in reversed(episodes)}
     _draw_troubles(list(first.values())[::-1], folder / "troubles.png")
 
@@ -97,7 +99,7 @@ def _draw_cases(episodes: Sequence[Episode], path: Path) -> None:
         ways.plot(*episode.path_mm.T, color="0.8", lw=0.8, zorder=1)
         ways.plot(*episode.true_tip.values.T, color=color, lw=0.7, zorder=2)
         ways.plot(*episode.path_mm[-1], "o", ms=3, mfc="none", color="0.3", zorder=3)
-    side = 512 * PIXEL_MM
+    side = SIZE * PIXEL_MM
     ways.set(xlim=(0, side), ylim=(side, 0), aspect="equal", xlabel="x (mm)", ylabel="y (mm)")
     ways.set_title("(a) Ways of the true tip; grey: planned")
     every = np.concatenate([e.path_errors_mm() for e in episodes] or [np.zeros(0)])

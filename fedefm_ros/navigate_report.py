@@ -22,6 +22,7 @@ from fedefm_core.frames.bag import RecordedMessage, read_messages
 from fedefm_core.simulation.navigation_case import PIXEL_MM, random_case
 from fedefm_ros import interface
 from fedefm_ros.demo_report import percentiles
+from fedefm_ros.simulated_view import NONE
 
 Array = npt.NDArray[np.float64]
 
@@ -29,7 +30,6 @@ MAY_STOP_WITHIN_S = 0.1
 _SAME_S = 1e-6  # by which floats of equal stamps may differ
 REACHED_MM = 5.0  # the true tip, from the target
 MM_PER_M = 1000.0
-NONE = "none"
 TIP = interface.tip("guidewire")
 TOPICS = (
     interface.ROBOT_JOINTS,
