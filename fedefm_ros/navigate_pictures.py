@@ -110,7 +110,7 @@ def _draw_cases(episodes: Sequence[Episode], path: Path) -> None:
     errors.set(xlabel="distance (mm)", ylabel="share of frames", title="(b) Errors, cumulative")
     errors.set_xscale("symlog", linthresh=1.0)
     errors.set_xlim(left=0)
-    errors.legend(loc="lower right")
+    errors.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))  # covers no curve
     _plot_bars(times, episodes, [e.seconds for e in episodes], "time (s)", "(c) Time")
     counts = [float(len(e.withdrawals)) for e in episodes]
     _plot_bars(stops, episodes, counts, "stops", "(d) Permission withdrawn")
@@ -124,6 +124,7 @@ def _plot_bars(
     axes.bar(range(len(values)), values, color=colors)
     axes.set_xticks(range(len(values)), [str(e.seed) for e in episodes], fontsize=5)
     axes.set(xlabel="seed; red: target not reached", ylabel=label, title=title)
+    axes.set_ylim(bottom=0)
 
 
 @rc_context(STYLE)
