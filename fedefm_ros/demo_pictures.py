@@ -21,10 +21,10 @@ from fedefm_core.errors import OutputError
 from fedefm_core.frames import to_grey8
 from fedefm_core.perception.overlay import COLORS, draw_overlay, plot_color
 from fedefm_core.perception.types import INSTRUMENT_KINDS, Perception
+from fedefm_ros.demo_frames import frame_record, perceived, read_again
 from fedefm_ros.demo_report import FrameRecord, SentFrame, percentiles, tip_latencies
 from fedefm_ros.playback import PlaybackSource
 from fedefm_ros.recorder import Recording
-from fedefm_ros.replay import frame_record, perceived, replay
 
 Image = npt.NDArray[np.uint8]
 TRUTH_COLOR = (255, 255, 255)  # BGR
@@ -61,7 +61,7 @@ def draw_run(
     chosen = _spread([n for n, s in enumerate(sent) if s.stamp_ns in recording.masks], len(sent))
     grey = np.zeros((1, 1), np.uint8)
     with opened_video(folder / "overlay.mp4", source.rate_hz) as write:
-        for number, (line, played) in enumerate(replay(source, sent)):
+        for number, (line, played) in enumerate(read_again(source, sent)):
             record = frame_record(line, played, recording)
             grey = to_grey8(played.frame)
             panel = draw_frame(grey, perceived(line, played, recording), record)

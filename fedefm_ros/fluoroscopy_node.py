@@ -53,7 +53,7 @@ class FluoroscopyNode(Node):
 
     def __init__(self) -> None:
         super().__init__("fluoroscopy_node")
-        parameters = Parameters(self, PARAMETERS, fixed=_fixed, on_set=self._on_parameter)
+        parameters = Parameters(self, PARAMETERS, on_set=self._on_parameter)
         self._values = parameters.values()
         self._view = SimulatedView(self._values["seed"], self._values["trouble"])
         self._before: JointState | None = None
@@ -115,10 +115,6 @@ class FluoroscopyNode(Node):
 
 def _seconds(message: JointState) -> float:
     return float(message.header.stamp.sec + message.header.stamp.nanosec * 1e-9)
-
-
-def _fixed(spec: ParameterSpec) -> str:
-    return "" if spec.live else "can change only at start"
 
 
 def main() -> None:

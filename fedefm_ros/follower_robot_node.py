@@ -45,9 +45,7 @@ class FollowerRobotNode(Node):
 
     def __init__(self) -> None:
         super().__init__("follower_robot_node")
-        values = Parameters(
-            self, PARAMETERS, fixed=lambda spec: "can change only at start"
-        ).values()
+        values = Parameters(self, PARAMETERS).values()
         self._robot = SimulatedRobot(
             RobotLimits(
                 insert_m_s=values["insert_limit"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,13 +13,15 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedefm_core.frames.bag import read_messages
+from fedefm_core.frames.bag import decode_message, read_messages
 from fedefm_core.perception.overlay import COLORS
 from fedefm_core.perception.types import GUIDEWIRE
 from fedefm_core.simulation.navigation_case import PIXEL_MM
+from fedefm_core.simulation.vessel_tree import SIZE
 from fedefm_ros import interface
 from fedefm_ros.demo_pictures import DPI, STYLE, opened_video, with_caption
 from fedefm_ros.navigate_report import Episode, after_permission_s, moving
+from fedefm_ros.simulated_view import NONE
 
 Image = npt.NDArray[np.uint8]
 PLAN_COLOR, YES, NO = (255, 190, 90), (90, 200, 90), (60, 60, 230)  # BGR
@@ -38,7 +39,7 @@ def draw_run(episodes: Sequence[Episode], recordings: Sequence[Path | None], fol
         for episode, recording in zip(episodes, recordings, strict=True):
             for panel in _panels(episode, recording) if recording else ():
                 write(panel)
-    _draw_cases([e for e in episodes if e.trouble == "none"], folder / "navigate.png")
+    _draw_cases([e for e in episodes if e.trouble == NONE], folder / "navigate.png")
     first = {episode.trouble: episode for episode in reversed(episodes)}
     _draw_troubles(list(first.values())[::-1], folder / "troubles.png")
 
@@ -49,7 +50,7 @@ def draw_run(episodes: Sequence[Episode], recordings: Sequence[Path | None], fol
 def _panels(episode: Episode, recording: Path) -> Iterator[Image]:
     """Each frame with its mask, the plan, and whether motion was permitted when it was taken."""
     masks = {
-        _stamp_ns(m.data): np.asarray(m.data.data).reshape(m.data.height, m.data.width)
+        m.stamp_ns: np.asarray(decode_message(m), np.uint8)
         for m in read_messages(recording, [MASK])
     }
     phase = "IDLE"
@@ -57,11 +58,9 @@ def _panels(episode: Episode, recording: Path) -> Iterator[Image]:
         if message.topic == NAVIGATION:
             phase = message.data.status[0].message
             continue
-        data = message.data
-        grey = np.asarray(data.data).reshape(data.height, data.width)
-        stamp_ns = _stamp_ns(data)
-        seconds = (stamp_ns - episode.begin_ns) * 1e-9
-        yield _panel(episode, grey, masks.get(stamp_ns), seconds, phase)
+        grey = np.asarray(decode_message(message), np.uint8)
+        seconds = (message.stamp_ns - episode.begin_ns) * 1e-9
+        yield _panel(episode, grey, masks.get(message.stamp_ns), seconds, phase)
 
 
 def _panel(episode: Episode, grey: Image, mask: Image | None, seconds: float, phase: str) -> Image:
@@ -87,11 +86,6 @@ def _panel(episode: Episode, grey: Image, mask: Image | None, seconds: float, ph
     )
 
 
-def _stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
 # --- figures ----------------------------------------------------------------------------------
 
 
@@ -105,7 +99,7 @@ def _draw_cases(episodes: Sequence[Episode], path: Path) -> None:
         ways.plot(*episode.path_mm.T, color="0.8", lw=0.8, zorder=1)
         ways.plot(*episode.true_tip.values.T, color=color, lw=0.7, zorder=2)
         ways.plot(*episode.path_mm[-1], "o", ms=3, mfc="none", color="0.3", zorder=3)
-    side = 512 * PIXEL_MM
+    side = SIZE * PIXEL_MM
     ways.set(xlim=(0, side), ylim=(side, 0), aspect="equal", xlabel="x (mm)", ylabel="y (mm)")
     ways.set_title("(a) Ways of the true tip; grey: planned")
     every = np.concatenate([e.path_errors_mm() for e in episodes] or [np.zeros(0)])
@@ -116,7 +110,7 @@ def _draw_cases(episodes: Sequence[Episode], path: Path) -> None:
     errors.set(xlabel="distance (mm)", ylabel="share of frames", title="(b) Errors, cumulative")
     errors.set_xscale("symlog", linthresh=1.0)
     errors.set_xlim(left=0)
-    errors.legend(loc="lower right")
+    errors.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18))  # covers no curve
     _plot_bars(times, episodes, [e.seconds for e in episodes], "time (s)", "(c) Time")
     counts = [float(len(e.withdrawals)) for e in episodes]
     _plot_bars(stops, episodes, counts, "stops", "(d) Permission withdrawn")
@@ -130,6 +124,7 @@ def _plot_bars(
     axes.bar(range(len(values)), values, color=colors)
     axes.set_xticks(range(len(values)), [str(e.seed) for e in episodes], fontsize=5)
     axes.set(xlabel="seed; red: target not reached", ylabel=label, title=title)
+    axes.set_ylim(bottom=0)
 
 
 @rc_context(STYLE)

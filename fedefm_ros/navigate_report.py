@@ -22,6 +22,7 @@ from fedefm_core.frames.bag import RecordedMessage, read_messages
 from fedefm_core.simulation.navigation_case import PIXEL_MM, random_case
 from fedefm_ros import interface
 from fedefm_ros.demo_report import percentiles
+from fedefm_ros.simulated_view import NONE
 
 Array = npt.NDArray[np.float64]
 
@@ -29,7 +30,6 @@ MAY_STOP_WITHIN_S = 0.1
 _SAME_S = 1e-6  # by which floats of equal stamps may differ
 REACHED_MM = 5.0  # the true tip, from the target
 MM_PER_M = 1000.0
-NONE = "none"
 TIP = interface.tip("guidewire")
 TOPICS = (
     interface.ROBOT_JOINTS,
@@ -163,10 +163,10 @@ def read_episode(path: Path, seed: int, trouble: str) -> Episode:
     by_topic: dict[str, list[RecordedMessage]] = {topic: [] for topic in TOPICS}
     for message in read_messages(path, [f"/{topic}" for topic in TOPICS]):
         by_topic[message.topic.lstrip("/")].append(message)
-    begin_ns = min((_stamp_ns(m.data) for m in by_topic[interface.ROBOT_JOINTS]), default=0)
+    begin_ns = min((m.stamp_ns for m in by_topic[interface.ROBOT_JOINTS]), default=0)
 
     def seconds(message: RecordedMessage) -> float:
-        return (_stamp_ns(message.data) - begin_ns) * 1e-9
+        return (message.stamp_ns - begin_ns) * 1e-9
 
     drive = _track(by_topic[interface.ROBOT_JOINTS], seconds, _drive)
     states = [(seconds(m), _values(m.data)) for m in by_topic[interface.MOTION_STATE]]
@@ -189,11 +189,6 @@ def read_episode(path: Path, seed: int, trouble: str) -> Episode:
         begin_ns=begin_ns,
         path_mm=np.asarray(random_case(seed).plan.path) * PIXEL_MM,
     )
-
-
-def _stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _values(message: Any) -> dict[str, str]:

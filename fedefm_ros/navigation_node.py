@@ -53,7 +53,7 @@ class NavigationNode(Node):
 
     def __init__(self) -> None:
         super().__init__("navigation_node")
-        parameters = Parameters(self, PARAMETERS, fixed=_fixed, on_set=self._on_parameter)
+        parameters = Parameters(self, PARAMETERS, on_set=self._on_parameter)
         self._values = parameters.values()
         self._plan: Plan | None = None
         self._navigator: Navigator | None = None
@@ -140,10 +140,6 @@ def planned_path(plan: Plan) -> PlannedPath:
     """The plan in millimetres."""
     forks = [PlannedFork(fork.at * PIXEL_MM, fork.side) for fork in plan.forks]
     return PlannedPath(np.asarray(plan.path) * PIXEL_MM, forks)
-
-
-def _fixed(spec: ParameterSpec) -> str:
-    return "" if spec.live else "can change only at start"
 
 
 def main() -> None:

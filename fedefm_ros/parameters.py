@@ -111,6 +111,11 @@ def slips(given: Iterable[str], names: Sequence[str]) -> list[str]:
     return sentences
 
 
+def only_live(spec: ParameterSpec) -> str:
+    """Empty for a live parameter, else when it may change."""
+    return "" if spec.live else "can change only at start"
+
+
 class Parameters:
     """The declared parameters of a node."""
 
@@ -119,7 +124,7 @@ class Parameters:
         node: Node,
         specs: Sequence[ParameterSpec],
         *,
-        fixed: Callable[[ParameterSpec], str],
+        fixed: Callable[[ParameterSpec], str] = only_live,
         on_set: Callable[[str, Value], None] = lambda name, value: None,
     ) -> None:
         """Declare specs on node.

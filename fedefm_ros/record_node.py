@@ -43,8 +43,7 @@ class RecordNode(Node):
 
     def __init__(self) -> None:
         super().__init__("record_node")
-        values = Parameters(self, PARAMETERS, fixed=lambda spec: "can change only at start")
-        self._values = values.values()
+        self._values = Parameters(self, PARAMETERS).values()
         self._bag: BagWriter | None = None
         self._heard: set[str] = set()
         self._large: set[str] = {self._full(name) for name in LARGE}

@@ -148,7 +148,7 @@ def told_without_masks(path: Path, topics: Topics) -> dict[int, Told]:
                 states.setdefault(stamp_ns, state)  # later ones are beats
             continue
         point = message.data.point
-        of_frame = tips.setdefault(stamp_of(message.data), {})
+        of_frame = tips.setdefault(message.stamp_ns, {})
         of_frame[kinds[message.topic]] = (float(point.x), float(point.y))
     stamps = tips.keys() | states.keys()
     return {ns: Told(None, tips.get(ns, {}), states.get(ns, "")) for ns in stamps}
@@ -176,7 +176,7 @@ def replay(
         heap.offer(difference, frame, recorded, perception)
 
     for message in read_messages(path, [topics.image, topics.mask]):
-        stamp_ns = stamp_of(message.data)
+        stamp_ns = message.stamp_ns
         if message.topic == topics.mask:
             if stamp_ns in waiting:
                 compare(stamp_ns, _labels(message))
@@ -215,12 +215,6 @@ def difference_of(
     }
     state = perception.state.value
     return Difference(stamp_ns, seconds, changed, recorded.tips_px, tips, recorded.state, state)
-
-
-def stamp_of(message: Any) -> int:
-    """Nanoseconds of a message's header."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _state(message: Any) -> tuple[int | None, str]:

@@ -49,6 +49,11 @@ class RecordedMessage:
     received_ns: int
     data: Any
 
+    @property
+    def stamp_ns(self) -> int:
+        """Of the header, nanoseconds; for messages that have one."""
+        return _stamp_ns(self.data)
+
 
 def recorded_topics(path: Path) -> dict[str, str]:
     """Message type of each topic of a recording. Raises FrameError when it cannot be read."""
@@ -129,13 +134,17 @@ def _decode_frames(path: Path, topic: str, limits: FrameLimits) -> Iterator[Fram
         connections = [c for c in reader.connections if c.topic == topic]
         for index, (connection, _, raw) in enumerate(reader.messages(connections)):
             message: Any = types.deserialize_cdr(raw, connection.msgtype)
-            stamp = message.header.stamp
             yield Frame(
                 pixels=_pixels(message, connection.msgtype == _COMPRESSED, limits, index),
-                stamp_ns=stamp.sec * 1_000_000_000 + stamp.nanosec,
+                stamp_ns=_stamp_ns(message),
                 source=f"{path}#{topic}",
                 index=index,
             )
+
+
+def _stamp_ns(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _pixels(message: Any, compressed: bool, limits: FrameLimits, index: int) -> Any:

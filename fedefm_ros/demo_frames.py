@@ -20,7 +20,7 @@ NS_PER_MS = 1e6
 MM_PER_M = 1000.0
 
 
-def replay(
+def read_again(
     source: PlaybackSource, sent: Sequence[SentFrame]
 ) -> Iterator[tuple[SentFrame, PlayedFrame]]:
     """Read the sent frames again, in order. Raises FrameError when they are no longer the same."""
