@@ -67,7 +67,7 @@ EXTRAS = {
         "cuda-python>=12.8; sys_platform == 'linux'",
         "tensorrt>=10.7; sys_platform == 'linux'",
     ],
-    "federated": ["nvflare>=2.9", "psutil>=5.9.1"],
+    "federated": ["nvflare>=2.9", "psutil>=6.0"],
     "test": [
         "hypothesis>=6.112",
         "psutil>=6.0",

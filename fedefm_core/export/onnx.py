@@ -26,11 +26,10 @@ from fedefm_core.networks.segmentation import (
     normalise,
 )
 from fedefm_core.perception.metadata import ModelMetadata, attach_metadata, weights_sha256
+from fedefm_core.perception.runtimes.base import IMAGE, OUTPUTS
 from fedefm_core.provenance import git_revision, package_versions
 
 OPSET = 18  # what the exporter writes natively; OpenVINO, ONNX Runtime and TensorRT 10+ read it
-IMAGE = "image"
-OUTPUTS = ("label_map", "probability", "tip_heatmap")
 SIZE_MULTIPLE = 32
 
 

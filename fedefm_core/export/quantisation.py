@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 
 from fedefm_core.errors import ModelFileError
-from fedefm_core.export.onnx import IMAGE
+from fedefm_core.perception.runtimes.base import IMAGE
 from fedefm_core.perception.runtimes.telemetry import silence_openvino
 
 Image = npt.NDArray[np.uint8]

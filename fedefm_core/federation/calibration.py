@@ -18,6 +18,7 @@ import torch
 
 from fedefm_core.errors import ConfigError
 from fedefm_core.evaluation.lda import ClassSums, class_sums, lda_head, pooled
+from fedefm_core.evaluation.probes import outputs_of
 from fedefm_core.federation.data import LabelledImages
 from fedefm_core.federation.state import State
 from fedefm_core.networks.foundation import FoundationNetwork
@@ -54,12 +55,8 @@ def _sums(
     network: FoundationNetwork, held: LabelledImages, kinds: int, device: torch.device
 ) -> ClassSums:
     """What one silo tells of the features of Θ."""
-    network.eval()
     most = min(IMAGES, len(held))
     numbers = np.linspace(0, len(held) - 1, most).round().astype(np.int64)
-    features = []
-    for at in range(0, most, BATCH):
-        images, _ = held.batch(numbers[at : at + BATCH], device)
-        with torch.inference_mode():
-            features.append(network(images).features_bd.float().cpu())
-    return class_sums(torch.cat(features), torch.from_numpy(held.labels[numbers]), kinds)
+    outputs = outputs_of(network, held.images[numbers], device, BATCH)
+    features_nd = torch.cat([output.features_bd for output in outputs])
+    return class_sums(features_nd, torch.from_numpy(held.labels[numbers]), kinds)

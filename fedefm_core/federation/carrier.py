@@ -52,6 +52,13 @@ class RoundRecord:
         """Count size bytes on a link."""
         self.traffic[link] = self.traffic.get(link, 0) + size
 
+    def compared(self, silo: str, by_slot: Mapping[str, float]) -> None:
+        """Keep the similarities of a silo's experts, of those of all its slots."""
+        for slot, similarity in by_slot.items():
+            kind, _, host = slot.partition("/")
+            if kind == "expert":
+                self.similarity[(silo, host)] = similarity
+
 
 class Carrier(Protocol):
     """What an algorithm may ask for; every call is over when it returns.
@@ -255,10 +262,7 @@ class InProcess:
                 self._fail(name, error)
                 continue
             found[name] = seen
-            for slot, similarity in seen.items():
-                kind, _, host = slot.partition("/")
-                if kind == "expert":
-                    self.record.similarity[(name, host)] = similarity
+            self.record.compared(name, seen)
         return found
 
     def send(self, links: Sequence[Link]) -> None:

@@ -23,7 +23,7 @@ from fedefm_core.config import Settings
 from fedefm_core.emd import similarity
 from fedefm_core.networks.foundation import FoundationOutput, MapName
 
-_LEAST_SIMILARITY = 0.05  # below it, its inverse would let one expert speak alone
+LEAST_SIMILARITY = 0.05  # below it, its inverse would let one model speak alone
 
 
 class DistillationSettings(Settings):
@@ -137,7 +137,7 @@ def _detached(similar_eb: Tensor, settings: DistillationSettings) -> Tensor:
     if settings.weight == "uniform":
         return similar_eb.mean(0, keepdim=True).expand_as(similar_eb)
     if settings.weight == "inverse":
-        inverse_eb = 1 / similar_eb.clamp(min=_LEAST_SIMILARITY)
+        inverse_eb = 1 / similar_eb.clamp(min=LEAST_SIMILARITY)
         return inverse_eb / inverse_eb.sum(0) * similar_eb.sum(0)
     return similar_eb
 

@@ -32,12 +32,11 @@ from fedefm_core.config import Settings
 from fedefm_core.federation.algorithms.fedavg import exchange_prototypes
 from fedefm_core.federation.carrier import Carrier
 from fedefm_core.federation.cycle_time import mfd_round_ms
-from fedefm_core.federation.distillation import DistillationSettings
+from fedefm_core.federation.distillation import LEAST_SIMILARITY, DistillationSettings
 from fedefm_core.federation.schedule import Roads, Schedule
 from fedefm_core.federation.silo import Task
 
 MergeWeight = Literal["none", "emd", "sharpened", "uniform", "inverse"]
-LEAST_SIMILARITY = 0.05  # below it, its inverse would let one model speak alone
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -67,7 +67,7 @@ class FlareCarrier:
         self._slots: dict[str, list[str]] = {}
         self._seen: dict[str, State] = dict.fromkeys(self.silos, start)
         self._fresh: set[str] = set()  # sites whose weights are still those that were seen
-        self._pool = ThreadPoolExecutor(max(len(self.silos), 1))
+        self._pool = ThreadPoolExecutor(len(self.silos))
 
     @property
     def present(self) -> list[str]:
@@ -135,18 +135,14 @@ class FlareCarrier:
     def visit(self, links: Sequence[Link], task: Task, *, host_share: float = 0.0) -> None:
         """See Carrier."""
         links = self._open(links)
-        owners: dict[str, list[str]] = {}
-        for owner, host in links:
-            owners.setdefault(host, []).append(owner)
+        owners = _by_target(links)
         how = {"task": asdict(task), "host_share": host_share}
         welcome = {
             host: ("expect_guests", {"owners": guests, **how}) for host, guests in owners.items()
         }
         self._ask(welcome, self._deadlines.answer)
         links = self._open(links)
-        hosts: dict[str, list[str]] = {}
-        for owner, host in links:
-            hosts.setdefault(owner, []).append(host)
+        hosts = _by_source(links)
         # A host trains its guests one after the other, and ours may be the last.
         guests = max((len(names) for names in owners.values()), default=0)
         deadline = guests * self._deadlines.training + 2 * self._deadlines.transfer
@@ -188,30 +184,22 @@ class FlareCarrier:
         found = {}
         for name, reply in self._ask(calls, self._deadlines.training).items():
             found[name] = {slot: float(value) for slot, value in reply["similarity"].items()}
-            for slot, similarity in found[name].items():
-                kind, _, host = slot.partition("/")
-                if kind == "expert":
-                    self.record.similarity[(name, host)] = similarity
+            self.record.compared(name, found[name])
         return found
 
     def send(self, links: Sequence[Link]) -> None:
         """See Carrier."""
         links = self._open(links)
-        sources: dict[str, list[str]] = {}
-        for source, target in links:
-            sources.setdefault(target, []).append(source)
         calls: dict[str, Call] = {
-            target: ("expect_letters", {"sources": names}) for target, names in sources.items()
+            target: ("expect_letters", {"sources": names})
+            for target, names in _by_target(links).items()
         }
         self._ask(calls, self._deadlines.answer)
         links = self._open(links)
-        targets: dict[str, list[str]] = {}
-        for source, target in links:
-            targets.setdefault(source, []).append(target)
         deadline = self._deadlines.transfer
         calls = {
             source: ("send", {"targets": names, "deadline": deadline})
-            for source, names in targets.items()
+            for source, names in _by_source(links).items()
         }
         replies = self._ask(calls, deadline + self._deadlines.answer)
         for source, target in links:
@@ -342,3 +330,16 @@ class FlareCarrier:
     def _open(self, links: Sequence[Link]) -> list[Link]:
         """Links whose ends both still take part."""
         return [link for link in links if not self.record.failures.keys() & set(link)]
+
+
+def _by_source(links: Sequence[Link]) -> dict[str, list[str]]:
+    """To whom each source has a link."""
+    targets: dict[str, list[str]] = {}
+    for source, target in links:
+        targets.setdefault(source, []).append(target)
+    return targets
+
+
+def _by_target(links: Sequence[Link]) -> dict[str, list[str]]:
+    """From whom each target has a link."""
+    return _by_source([(target, source) for source, target in links])

@@ -8,6 +8,7 @@ classes that are named here and FLARE's own (kits.py); a job with others is turn
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,13 @@ def write_job(project: ProjectSettings, folder: Path, site: str = SITE) -> Path:
         "task_data_filters": [],
         "task_result_filters": [],
     }
-    _write(job / "meta.json", meta)
-    _write(job / "conductor" / "config" / "config_fed_server.json", server)
-    _write(job / "site" / "config" / "config_fed_client.json", client)
+    write_json(job / "meta.json", meta)
+    write_json(job / "conductor" / "config" / "config_fed_server.json", server)
+    write_json(job / "site" / "config" / "config_fed_client.json", client)
     return job
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file that FLARE reads, and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n")

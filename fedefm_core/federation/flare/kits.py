@@ -22,7 +22,7 @@ from nvflare.lighter.provisioner import Provisioner
 
 from fedefm_core.config import save_settings
 from fedefm_core.errors import OutputError
-from fedefm_core.federation.flare.job import ALLOWED
+from fedefm_core.federation.flare.job import ALLOWED, write_json
 from fedefm_core.federation.flare.settings import ProjectSettings
 from fedefm_core.federation.flare.site_settings import SiteSettings, settings_file
 from fedefm_core.federation.parcels import HEADER_LIMIT, parcel_bytes
@@ -128,11 +128,7 @@ def _settle(kit: Path, allowed: tuple[str, ...], limit: int) -> None:
     if "snapshot_persistor" in resources:
         storage = resources["snapshot_persistor"]["args"]["storage"]["args"]
         storage["root_dir"] = str(kit.absolute() / "snapshots")
-    _write(local / "resources.json", resources)
+    write_json(local / "resources.json", resources)
     file = local / "comm_config.json"
     road = json.loads(file.read_text()) if file.exists() else {}
-    _write(file, {**road, "streaming_max_blob_size": limit})
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    write_json(file, {**road, "streaming_max_blob_size": limit})

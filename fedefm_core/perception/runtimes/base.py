@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from fedefm_core.perception.metadata import ModelMetadata
 
+IMAGE = "image"  # the graph's input
+OUTPUTS = ("label_map", "probability", "tip_heatmap")  # and outputs, as in NetworkOutput
+
 
 @dataclass(frozen=True)
 class NetworkOutput:

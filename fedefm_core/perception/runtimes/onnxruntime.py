@@ -12,9 +12,7 @@ import onnxruntime as ort
 
 from fedefm_core.errors import RuntimeUnavailableError
 from fedefm_core.perception.metadata import ModelMetadata
-from fedefm_core.perception.runtimes.base import NetworkOutput, Runtime
-
-_OUTPUTS = ("label_map", "probability", "tip_heatmap")
+from fedefm_core.perception.runtimes.base import IMAGE, OUTPUTS, NetworkOutput, Runtime
 
 
 class OnnxRuntime:
@@ -30,7 +28,7 @@ class OnnxRuntime:
 
     def infer(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:
         """Run the network on image (H, W) uint8."""
-        outputs = self._session.run(_OUTPUTS, {"image": image[None, None]})
+        outputs = self._session.run(OUTPUTS, {IMAGE: image[None, None]})
         return NetworkOutput(*(output[0] for output in outputs))
 
 

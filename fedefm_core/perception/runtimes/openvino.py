@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fedefm_core.errors import RuntimeUnavailableError
 from fedefm_core.perception.metadata import ModelMetadata
-from fedefm_core.perception.runtimes.base import NetworkOutput, Runtime
+from fedefm_core.perception.runtimes.base import IMAGE, OUTPUTS, NetworkOutput, Runtime
 from fedefm_core.perception.runtimes.telemetry import silence_openvino
 
 silence_openvino()
@@ -30,10 +30,8 @@ class OpenVinoRuntime:
         self.skipped_runtimes: Mapping[str, str] = {}
         self.warnings: Sequence[str] = ()
         self._request = compiled.create_infer_request()
-        self._image = self._request.get_tensor("image").data
-        self._outputs = [
-            self._request.get_tensor(name) for name in ("label_map", "probability", "tip_heatmap")
-        ]
+        self._image = self._request.get_tensor(IMAGE).data
+        self._outputs = [self._request.get_tensor(name) for name in OUTPUTS]
 
     def infer(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:
         """Run the network on image (H, W) uint8; the outputs are views, valid until the next."""

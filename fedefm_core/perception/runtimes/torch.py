@@ -24,13 +24,10 @@ from torch.nn import functional
 
 from fedefm_core.errors import RuntimeUnavailableError
 from fedefm_core.perception.metadata import ModelMetadata
-from fedefm_core.perception.runtimes.base import NetworkOutput, Runtime
+from fedefm_core.perception.runtimes.base import IMAGE, OUTPUTS, NetworkOutput, Runtime
 
 Attributes = Mapping[str, Any]
 Operator = Callable[[list[Tensor | None], Attributes], Tensor | tuple[Tensor, ...]]
-
-_OUTPUTS = ("label_map", "probability", "tip_heatmap")
-
 
 # By operator: inputs that say how, not what. They are read while the graph is walked, so they stay
 # on the host: to wait for a GPU there takes longer than the work, and no CUDA graph allows it.
@@ -85,10 +82,10 @@ class TorchRuntime:
 
     def _run(self, image: Tensor) -> tuple[Tensor, ...]:
         """image (1, 1, H, W) uint8 to label map, probability and tip heat map, on its device."""
-        values = {**self._weights, "image": image}
+        values = {**self._weights, IMAGE: image}
         for node in self._nodes:
             values.update(node.run(values, self._host))
-        return tuple(values[name] for name in _OUTPUTS)
+        return tuple(values[name] for name in OUTPUTS)
 
     def _blank(self, device: str) -> Tensor:
         return torch.zeros(1, 1, *self.metadata.input_size, dtype=torch.uint8, device=device)

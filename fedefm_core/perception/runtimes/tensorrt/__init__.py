@@ -89,10 +89,9 @@ def ensure_engine(
 ) -> bool:
     """Build the engine of a model on this machine where there is none that may be used.
 
-    True when one was built. Raises what probe, check_quantisation and build_engine do.
+    True when one was built. Raises what probe and build_engine do.
     """
     machine, folder = probe(), cache.default_folder()
-    check_quantisation(path)
     try:
         cache.load(folder, cache.engine_key(path, read_metadata(path), machine))
         return False

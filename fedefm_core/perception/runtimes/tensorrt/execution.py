@@ -20,10 +20,9 @@ import numpy.typing as npt
 from fedefm_core.errors import EngineError
 from fedefm_core.perception.contract import expected_inputs, expected_outputs
 from fedefm_core.perception.metadata import ModelMetadata
-from fedefm_core.perception.runtimes.base import NetworkOutput
+from fedefm_core.perception.runtimes.base import IMAGE, OUTPUTS, NetworkOutput
 
 SLOTS = 2
-IMAGE, OUTPUTS = "image", ("label_map", "probability", "tip_heatmap")
 
 
 @dataclass
